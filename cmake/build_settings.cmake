@@ -1,0 +1,31 @@
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
+
+option(LLORCH_TESTS "Build the tests" ON)
+option(LLORCH_FUZZ "Build the libFuzzer targets (clang)" OFF)
+set(LLORCH_SANITIZE "" CACHE STRING "Sanitizers, as for -fsanitize=")
+
+if(LLORCH_SANITIZE)
+  add_compile_options(-fsanitize=${LLORCH_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)
+  add_link_options(-fsanitize=${LLORCH_SANITIZE})
+  set(static_default OFF)
+else()
+  set(static_default ON)
+endif()
+option(LLORCH_STATIC "Link the worker fully static" ${static_default})
+
+# One answer: a * b + c is fused where a kernel says so, never where a compiler likes.
+add_compile_options(-Wall -Wextra -Wconversion -Werror -ffp-contract=off
+                    -ffunction-sections -fdata-sections)
+add_link_options(-Wl,--gc-sections)
+if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+  # g++ 12 reports these inside its own headers at -O2 (GCC bugs 105329, 105651).
+  add_compile_options(-Wno-restrict)
+endif()
+find_package(Threads REQUIRED)

@@ -1,0 +1,31 @@
+# Third-party code, all of it from Debian packages. Header-only libraries need no target of their own
+# where the compiler finds them (Boost, nlohmann-json, CLI11, spdlog/fmt, Highway).
+# A cross build names LLORCH_SYSROOT, a folder with include/ and lib/ made by tools/make_sysroot.
+set(LLORCH_SYSROOT "" CACHE PATH "Headers and static libraries for a cross build")
+if(LLORCH_SYSROOT)
+  include_directories(SYSTEM ${LLORCH_SYSROOT}/include)
+  link_directories(${LLORCH_SYSROOT}/lib)
+endif()
+add_compile_definitions(SPDLOG_FMT_EXTERNAL SPDLOG_HEADER_ONLY FMT_HEADER_ONLY BOOST_ERROR_CODE_HEADER_ONLY)
+
+# Static archives by name: the same worker links on a machine that has no shared ones.
+function(llorch_static_library target archive header)
+  if(LLORCH_SYSROOT)
+    find_library(${target}_PATH NAMES ${archive} PATHS ${LLORCH_SYSROOT}/lib NO_DEFAULT_PATH REQUIRED)
+  else()
+    find_library(${target}_PATH NAMES ${archive} REQUIRED)
+    find_path(${target}_INCLUDE ${header} REQUIRED)
+  endif()
+  add_library(${target} INTERFACE)
+  target_link_libraries(${target} INTERFACE ${${target}_PATH})
+endfunction()
+llorch_static_library(llorch_pcre2 libpcre2-8.a pcre2.h)
+target_compile_definitions(llorch_pcre2 INTERFACE PCRE2_CODE_UNIT_WIDTH=8 PCRE2_STATIC=1)
+llorch_static_library(llorch_utf8proc libutf8proc.a utf8proc.h)
+target_compile_definitions(llorch_utf8proc INTERFACE UTF8PROC_STATIC)
+if(CMAKE_SYSTEM_NAME STREQUAL Linux)
+  llorch_static_library(llorch_cares libcares.a ares.h)
+endif()
+if(LLORCH_TESTS)
+  find_package(GTest REQUIRED)
+endif()

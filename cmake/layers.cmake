@@ -1,0 +1,46 @@
+# One target per layer. A layer sees the headers of the layers it names in USES and no others: each
+# layer's include path is a folder that holds nothing but a link to its own sources, so that an
+# include against the direction bin -> server -> engine -> model -> ops <- backends fails to compile.
+set(LLORCH_LAYER_DIR ${CMAKE_BINARY_DIR}/layers CACHE PATH "Where the include folders are made")
+
+# llorch_layer(<folder under src> [OBJECT] SOURCES <files> [USES <layers>] [LINK <libraries>])
+function(llorch_layer folder)
+  cmake_parse_arguments(arg "OBJECT" "" "SOURCES;USES;LINK" ${ARGN})
+  string(REPLACE "/" "_" name ${folder})
+  set(target llorch_${name})
+  if(arg_OBJECT)
+    # Two static libraries that both define Backend would link without a word; objects do not.
+    add_library(${target} OBJECT ${arg_SOURCES})
+  else()
+    add_library(${target} STATIC ${arg_SOURCES})
+  endif()
+  get_filename_component(parent ${LLORCH_LAYER_DIR}/${name}/${folder} DIRECTORY)
+  file(MAKE_DIRECTORY ${parent})
+  file(CREATE_LINK ${CMAKE_SOURCE_DIR}/src/${folder} ${LLORCH_LAYER_DIR}/${name}/${folder} SYMBOLIC)
+  target_include_directories(${target} PUBLIC ${LLORCH_LAYER_DIR}/${name})
+  foreach(used IN LISTS arg_USES)
+    string(REPLACE "/" "_" used ${used})
+    target_link_libraries(${target} PUBLIC llorch_${used})
+  endforeach()
+  target_link_libraries(${target} PRIVATE ${arg_LINK})
+endfunction()
+
+# llorch_test(<name> SOURCES <files> USES <layers> [LINK <libraries>] [BACKEND <name>] [LABEL <label>]
+#             [ENV <VAR=value>...]): one GoogleTest program, one ctest entry of that name.
+function(llorch_test name)
+  if(NOT LLORCH_TESTS)
+    return()
+  endif()
+  cmake_parse_arguments(arg "" "BACKEND;LABEL" "SOURCES;USES;LINK;ENV" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  foreach(used IN LISTS arg_USES)
+    string(REPLACE "/" "_" used ${used})
+    target_link_libraries(${name} PRIVATE llorch_${used})
+  endforeach()
+  if(arg_BACKEND)
+    target_link_libraries(${name} PRIVATE llorch_backends_${arg_BACKEND})
+  endif()
+  target_link_libraries(${name} PRIVATE ${arg_LINK} GTest::gtest_main Threads::Threads)
+  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES TIMEOUT 300 LABELS "${arg_LABEL}" ENVIRONMENT "${arg_ENV}")
+endfunction()

@@ -1,0 +1,15 @@
+# worker_binary(<backend> <folder>): the worker that links exactly this backend's objects, stripped.
+function(worker_binary backend folder)
+  set(name llorch-${backend}-candled)
+  add_executable(${name} ${CMAKE_SOURCE_DIR}/bin/worker_main.cc)
+  target_link_libraries(${name} PRIVATE llorch_backends_${backend} llorch_server llorch_engine
+                        llorch_model llorch_tokenizer llorch_formats llorch_pool llorch_base
+                        Threads::Threads)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${folder})
+  if(LLORCH_STATIC)
+    target_link_options(${name} PRIVATE -static)
+  endif()
+  if(NOT LLORCH_SANITIZE)
+    target_link_options(${name} PRIVATE -s)
+  endif()
+endfunction()

@@ -1,0 +1,181 @@
+// All that the engine and model code may ask of a device. Exactly one OBJECT library per binary
+// defines these members (CMake picks it): no virtuals, no #ifdef, no device type in any signature.
+//
+// Axes, row-major throughout: T tokens of a step, S sequences, L wanted rows, D model, H query heads,
+// K kv heads, E head dim, F ffn, V vocabulary, N block-table width, P tokens per kv block.
+// Slot: a token's place in the kv blocks, block * P + offset.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace llorch {
+
+enum class DType : uint8_t { kF32, kF16, kBF16 };
+enum class Act : uint8_t { kSilu, kGeluTanh };
+
+size_t size_bytes(DType type);   // of one element
+const char* name(DType type);    // "f32", "f16", "bf16"
+
+struct Shape {
+  int32_t rows = 0, cols = 0;
+  bool operator==(const Shape&) const = default;
+};
+
+struct Device {
+  std::string name;
+  uint64_t total_bytes = 0, free_bytes = 0;
+};
+
+// A checkpoint's tensor; a vector of n is {1, n}. `bytes` need not be aligned.
+struct RawTensor {
+  std::string name;
+  DType type = DType::kF32;
+  Shape shape;
+  std::span<const std::byte> bytes;
+};
+
+template <class Tag>
+struct Handle {  // a reference-counted value; what it names never changes
+  struct Impl;   // completed inside the backend only
+  std::shared_ptr<Impl> impl;
+  Shape shape;
+  DType type = DType::kF32;
+  explicit operator bool() const { return impl != nullptr; }
+};
+using Tensor = Handle<struct TensorTag>;  // an activation; its memory returns with the last handle
+using Weight = Handle<struct WeightTag>;  // repacked for this device's kernels; layout private
+
+// One step's input. Host memory that stays unchanged until collect() returns.
+struct Batch {
+  std::span<const int32_t> tokens;       // [T] token id
+  std::span<const int32_t> positions;    // [T] 0-based index within its own sequence
+  std::span<const int32_t> slots;        // [T] where to write k, v; -1 = padding, nothing is written
+  std::span<const int32_t> query_start;  // [S + 1] first row of each sequence; the last is T
+  std::span<const int32_t> kv_len;       // [S] tokens visible once this step has written its own
+  std::span<const int32_t> blocks;       // [S, N] physical block ids in order; -1 = none
+  std::span<const int32_t> logit_rows;   // [L] rows whose next token is wanted, ascending
+  int32_t blocks_per_sequence = 0;       // N
+};
+
+// Rotary embedding of the first `dims` of a head. Angle of pair i at position p: p * inv_freq[i];
+// cos and sin are multiplied by `factor`. Pairs are (i, i + dims/2), or (2i, 2i+1) if interleaved.
+struct Rope {
+  int dims = 0;
+  bool interleaved = false;
+  float factor = 1;
+  std::vector<float> inv_freq;  // [dims / 2]
+};
+
+// q/k norm (if given), rope, kv write at the batch's slots, causal paged attention.
+struct Attention {
+  int layer = 0, heads = 0, kv_heads = 0, head_dim = 0;
+  int window = 0;  // a row sees the last `window` tokens, itself included; 0 = all
+  float scale = 1;
+  float softcap = 0;  // 0 = off
+  float eps = 0;      // of the q/k norms
+  const Rope* rope = nullptr;
+  const Weight* q_norm = nullptr;
+  const Weight* k_norm = nullptr;
+};
+
+// The tape of one step. Inputs are never written. Every op checks its shapes (ops/shapes.h) and
+// throws Error{kInternal} "[op] ..." on a mismatch. Engine thread only, inside a Forward.
+class Ops {
+ public:
+  Tensor embed(const Weight& table, float scale = 1);                            // [T] -> [T, D]
+  Tensor norm(const Tensor& x, const Weight& gain, float eps);                   // RMS; [T, D]
+  Tensor add_norm(const Tensor& x, Tensor* sum, const Weight& gain, float eps);  // *sum += x, norm
+  Tensor linear(const Tensor& x, const Weight& w);                               // [T, In] -> [T, Out]
+  Tensor attention(const Tensor& qkv, const Attention& a);  // [T, (H + 2K) E] -> [T, H E]
+  // act(x gate) * (x up) down. gate_up stacks gate's F rows over up's. [T, D] -> [T, D]
+  Tensor mlp(const Tensor& x, const Weight& gate_up, const Weight& down, Act act);
+  Tensor logits(const Tensor& x, const Weight& head, float softcap = 0);  // [T, D] -> [L, V] f32
+
+  struct Step;
+  Step* step = nullptr;
+};
+
+// A model's step: pure, no host reads, no branch on token values. Returns what logits() gave.
+using Forward = std::function<Tensor(Ops&)>;
+
+// How one wanted row becomes a token. Order: repetition penalty over `history` -> temperature ->
+// top-k -> top-p -> min-p -> draw. A draw depends on (seed, index) alone.
+struct Sampling {
+  float temperature = 1;         // 0: argmax, the lowest id on a tie
+  float top_p = 1;               // 1: off; 0 keeps the top token
+  float min_p = 0;               // 0: off
+  float repetition_penalty = 1;  // 1 or 0: off
+  int32_t top_k = 0;             // 0 or above the vocabulary: off
+  uint64_t seed = 0;
+  uint32_t index = 0;                // of the token in the output
+  std::span<const int32_t> history;  // prompt and output so far; used by the penalty alone
+  int32_t top_logprobs = -1;         // -1: none; 0: the token's own; n: also the n most likely
+  bool keep_logits = false;          // give the raw row back (tests, parity checks)
+};
+struct TokenLogprob {
+  int32_t token = 0;
+  float logprob = 0;
+};
+struct Sampled {
+  int32_t token = 0;
+  float logprob = 0;              // log-softmax of the raw f32 row, before penalty and temperature
+  std::vector<TokenLogprob> top;  // most likely first, the lowest id first on a tie
+  std::vector<float> logits;      // [V] if keep_logits
+};
+
+struct KvSpec {
+  int layers = 0, kv_heads = 0, head_dim = 0, block_tokens = 0;
+  DType type = DType::kF32;
+};
+
+struct BackendOptions {
+  int device_index = 0;
+  int threads = 0;  // 0: as many as the backend finds right; CPU only
+};
+
+// Owns device, threads, scratch and kv blocks. Made, used and destroyed by one thread, but for
+// device() and held_bytes(), which any thread may call.
+// Start-up order: pack all -> create_kv(spec, 1) -> prepare(f, largest) -> create_kv(spec, blocks).
+class Backend {
+ public:
+  explicit Backend(const BackendOptions& options);  // throws Error{kDevice}
+  ~Backend();
+
+  Device device() const;
+  // Sums 2 x 2 zeros on the device, reads the sum back and compares. Throws Error{kDevice}.
+  void verify_device();
+  // Stacks the rows of `parts` (and of `bias`, one vector per part, or none) into one weight, stored
+  // as `type`; vectors ({1, n}: norm gains) are kept in f32. The bytes are not needed afterwards.
+  Weight pack(std::span<const RawTensor> parts, DType type, std::span<const RawTensor> bias = {});
+  // Runs f on `largest` (slots all -1) to measure its scratch, fixes it, and returns its bytes.
+  uint64_t prepare(const Forward& f, const Batch& largest);
+  // Bytes of one block, for sizing. The whole pool is taken at once; throws OutOfMemory.
+  static uint64_t block_bytes(const KvSpec& spec);
+  void create_kv(const KvSpec& spec, int32_t blocks);
+  void copy_block(int32_t from, int32_t to);
+  // Starts a step; `sampling` has L entries. collect() waits for it and gives L results.
+  // Throws Error{kDevice} when the device is lost, Error{kInternal} on a wrong shape.
+  void submit(const Forward& f, const Batch& batch, std::span<const Sampling> sampling);
+  std::vector<Sampled> collect();
+  // Memory really held for weights, in bytes.
+  uint64_t weight_bytes() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// What this binary is: set by the one backend it links.
+struct BackendInfo {
+  const char* name;         // "cpu"
+  const char* device_flag;  // "cuda-device", or null where there is nothing to choose
+};
+extern const BackendInfo kBackendInfo;
+
+}  // namespace llorch

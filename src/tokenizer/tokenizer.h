@@ -1,0 +1,50 @@
+// Text to token ids and back, as the tokenizers library does it. Knows nothing of models or files:
+// it is given the text of a tokenizer.json.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace llorch {
+
+// Immutable once made; every member may be called from any thread.
+class Tokenizer {
+ public:
+  // Throws Error{kCorruptFile} where the JSON is damaged or contradicts itself, Error{kUnsupported}
+  // that names a component this reader has not got. `file` names the source in messages.
+  static Tokenizer from_json(std::string_view json, const std::string& file);
+  ~Tokenizer();
+  Tokenizer(Tokenizer&&) noexcept;
+  Tokenizer& operator=(Tokenizer&&) noexcept;
+
+  struct EncodeOptions {
+    bool add_special_tokens = true;  // runs the post-processor
+    bool parse_special = true;       // text of a special token becomes that token
+  };
+  // Bytes that are not UTF-8 are encoded as U+FFFD, one for each maximal invalid part.
+  std::vector<int32_t> encode(std::string_view utf8, EncodeOptions options) const;
+  std::vector<int32_t> encode(std::string_view utf8) const { return encode(utf8, {}); }
+
+  // decode(ids, skip_special_tokens) of the tokenizers library, its decoder included.
+  std::string decode(std::span<const int32_t> ids, bool skip_special) const;
+
+  int32_t vocab_size() const;  // one above the highest id, added tokens included
+  std::optional<int32_t> token_id(std::string_view content) const;
+  bool is_special(int32_t id) const;
+  // The bytes an id stands for inside running text (not at its start), before UTF-8 is made whole:
+  // byte-level and byte-fallback tokens give raw bytes, a SentencePiece mark gives a space.
+  // Empty for ids out of range. Concatenated over ids, this is the streamed text.
+  std::string_view token_bytes(int32_t id) const;
+
+ private:
+  struct Impl;
+  explicit Tokenizer(std::unique_ptr<const Impl> impl);
+  std::unique_ptr<const Impl> impl_;
+};
+
+}  // namespace llorch
