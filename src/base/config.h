@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/log.h"
 
@@ -39,10 +40,16 @@ struct CommandLine {
   std::string text;  // what --help or --version asks to print; then exit 0
 };
 
-// Reads argv, LLORCH_* and the --config file. `device_flag` is this binary's own ("cuda-device")
-// or null. Throws Error{kBadArgument} that names the flag; flags whose feature is not there yet are
-// refused by name.
-CommandLine parse_command_line(int argc, const char* const* argv, const char* device_flag);
+// What the binary is: "llorch-cpu-candled", its version, and its own device flag ("cuda-device") or
+// null.
+struct Program {
+  std::string name, version;
+  const char* device_flag = nullptr;
+};
+
+// Reads argv, LLORCH_* and the --config file. Throws Error{kBadArgument} that names the flag; flags
+// whose feature is not there yet are refused by name.
+CommandLine parse_command_line(int argc, const char* const* argv, const Program& program);
 
 // Random (version 4) UUID in the 8-4-4-4-12 form.
 std::string new_uuid();

@@ -1,6 +1,7 @@
 // One JSON object a line on stdout (contract, section 3). Below the engine nobody logs: they throw.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <initializer_list>
 #include <string>
@@ -20,8 +21,7 @@ struct Field {
   Field(std::string_view k, const char* v) : key(k), value(std::string(v)) {}
   Field(std::string_view k, const std::string& v) : key(k), value(v) {}
   template <class T>
-    requires std::is_arithmetic_v<T>
-  Field(std::string_view k, T v) : key(k), value(widen(v)) {}
+  requires std::is_arithmetic_v<T> Field(std::string_view k, T v) : key(k), value(widen(v)) {}
 
   std::string_view key;
   Value value;
@@ -46,6 +46,10 @@ void start_logging(const std::string& worker_id, bool json, Level least);
 
 // Writes one line; safe from any thread, never throws. Fields with an empty string are kept.
 void log(Level level, std::string_view event, std::initializer_list<Field> fields = {});
+
+// RFC 3339 in UTC with microseconds.
+std::string rfc3339(std::chrono::system_clock::time_point at);
+std::string rfc3339_now();
 
 // The same line as text, without writing it: a failed start prints it on stderr too.
 std::string log_line(Level level, std::string_view event, std::initializer_list<Field> fields);
