@@ -1,9 +1,9 @@
 // Tells the pool manager that this worker is ready (contract, section 4). Knows no HTTP server.
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -21,16 +21,21 @@ struct CallbackTiming {
   std::chrono::milliseconds attempt{5'000}, first_pause{200}, total{30'000};
 };
 
-// Checks the form of --callback-url. Throws Error{kBadArgument} for anything but http://host[:port]...
-void check_callback_url(const std::string& url);
+struct CallbackUrl {
+  std::string host, port, target;  // host without brackets; target with path and query
+  std::string authority;           // for the Host header
+};
+// Throws Error{kBadArgument} for anything but http://host[:port][/...].
+CallbackUrl parse_callback_url(const std::string& url);
 
 // The body, keys in the contract's order.
 std::string to_json(const ReadyMessage& message);
 
-// POSTs the message; network faults and 5xx are retried. Returns false, having sent nothing, if the
-// url contains localhost:9999 or is empty, or once `stop` is set. Blocks; any thread. Throws Error{kCallbackRefused} naming
-// url and last answer when it has failed for good.
+// POSTs the message to the exact `url`; network faults and 5xx are retried after first_pause, twice
+// that, ... until `total` has passed. False, with nothing sent, if the url is empty or contains
+// "localhost:9999", or once `stop` is asked for. Blocks; any thread. Throws
+// Error{kCallbackRefused} naming url and the last answer.
 bool send_ready(const std::string& url, const ReadyMessage& message, const CallbackTiming& timing,
-                const std::atomic<bool>& stop);
+                std::stop_token stop);
 
 }  // namespace llorch
