@@ -4,8 +4,10 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace llorch::os {
@@ -23,6 +25,17 @@ void prepare_process();
 void name_this_thread(const char* name);
 // Asks the kernel to back this memory by huge pages; a hint, never an error.
 void prefer_huge_pages(std::span<std::byte> memory);
+
+// Calls `on_stop(n)` for the n-th SIGTERM or SIGINT (Windows: Ctrl+C, Ctrl+Break, close), on a thread
+// of its own. One object at a time.
+class StopSignals {
+ public:
+  explicit StopSignals(std::function<void(int)> on_stop);
+  ~StopSignals();
+
+ private:
+  std::thread thread_;
+};
 
 // Numeric addresses of `host` (a literal, a name of /etc/hosts, or by DNS), within `timeout`.
 // Blocks; any thread. Works in a static binary. Throws Error{kInternal} naming host and reason.

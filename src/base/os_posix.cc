@@ -306,6 +306,46 @@ void prefer_huge_pages(std::span<std::byte> memory) {
 #endif
 }
 
+namespace {
+// A handler may do little more than write: it passes the signal on through this pipe.
+int signal_pipe[2] = {-1, -1};
+void pass_on(int) {
+  const int error = errno;
+  const char stop = 's';
+  [[maybe_unused]] const ssize_t written = write(signal_pipe[1], &stop, 1);
+  errno = error;
+}
+}  // namespace
+
+StopSignals::StopSignals(std::function<void(int)> on_stop) {
+  if (pipe(signal_pipe) != 0) throw Error(ErrorCode::kInternal, "[signals] no pipe to be had");
+  for (const int end : signal_pipe) fcntl(end, F_SETFD, FD_CLOEXEC);
+  thread_ = std::thread([on_stop = std::move(on_stop)] {
+    name_this_thread("signals");
+    int count = 0;
+    for (char byte = 0;;) {
+      const ssize_t got = read(signal_pipe[0], &byte, 1);
+      if (got < 0 && errno == EINTR) continue;
+      if (got != 1 || byte != 's') return;
+      on_stop(++count);
+    }
+  });
+  struct sigaction action {};
+  action.sa_handler = pass_on;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGINT, &action, nullptr);
+}
+
+StopSignals::~StopSignals() {
+  signal(SIGTERM, SIG_DFL);
+  signal(SIGINT, SIG_DFL);
+  const char quit = 'q';
+  [[maybe_unused]] const ssize_t written = write(signal_pipe[1], &quit, 1);
+  thread_.join();
+  for (int& end : signal_pipe) close(std::exchange(end, -1));
+}
+
 MappedFile::MappedFile(const std::string& path) {
   const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) file_error(path, std::strerror(errno));

@@ -1,0 +1,10 @@
+# Debian's mingw-w64 (posix threads); libraries from tools/make_sysroot windows.
+set(CMAKE_SYSTEM_NAME Windows)
+set(CMAKE_SYSTEM_PROCESSOR x86_64)
+set(CMAKE_C_COMPILER x86_64-w64-mingw32-gcc-posix)
+set(CMAKE_CXX_COMPILER x86_64-w64-mingw32-g++-posix)
+set(CMAKE_RC_COMPILER x86_64-w64-mingw32-windres)
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(LLORCH_SYSROOT ${CMAKE_CURRENT_LIST_DIR}/../../build/sysroot/windows-x86_64 CACHE PATH "")
+add_compile_definitions(_WIN32_WINNT=0x0A00 WIN32_LEAN_AND_MEAN NOMINMAX)
+add_compile_options(-Wa,-mbig-obj)
