@@ -5,6 +5,7 @@ function(worker_binary backend folder)
   target_link_libraries(${name} PRIVATE llorch_backends_${backend} llorch_server llorch_engine
                         llorch_model llorch_tokenizer llorch_formats llorch_pool llorch_base
                         Threads::Threads)
+  target_compile_definitions(${name} PRIVATE LLORCH_VERSION="${PROJECT_VERSION}")
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${folder})
   if(LLORCH_STATIC)
     target_link_options(${name} PRIVATE -static)
