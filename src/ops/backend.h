@@ -1,8 +1,8 @@
 // All that the engine and model code may ask of a device. Exactly one OBJECT library per binary
 // defines these members (CMake picks it): no virtuals, no #ifdef, no device type in any signature.
 //
-// Axes, row-major throughout: T tokens of a step, S sequences, L wanted rows, D model, H query heads,
-// K kv heads, E head dim, F ffn, V vocabulary, N block-table width, P tokens per kv block.
+// Axes, row-major throughout: T tokens of a step, S sequences, L wanted rows, D model, H query
+// heads, K kv heads, E head dim, F ffn, V vocabulary, N block-table width, P tokens per kv block.
 // Slot: a token's place in the kv blocks, block * P + offset.
 #pragma once
 
@@ -19,8 +19,8 @@ namespace llorch {
 enum class DType : uint8_t { kF32, kF16, kBF16 };
 enum class Act : uint8_t { kSilu, kGeluTanh };
 
-size_t size_bytes(DType type);   // of one element
-const char* name(DType type);    // "f32", "f16", "bf16"
+size_t size_bytes(DType type);  // of one element
+const char* name(DType type);   // "f32", "f16", "bf16"
 
 struct Shape {
   int32_t rows = 0, cols = 0;
@@ -53,9 +53,9 @@ using Weight = Handle<struct WeightTag>;  // repacked for this device's kernels;
 
 // One step's input. Host memory that stays unchanged until collect() returns.
 struct Batch {
-  std::span<const int32_t> tokens;       // [T] token id
-  std::span<const int32_t> positions;    // [T] 0-based index within its own sequence
-  std::span<const int32_t> slots;        // [T] where to write k, v; -1 = padding, nothing is written
+  std::span<const int32_t> tokens;     // [T] token id
+  std::span<const int32_t> positions;  // [T] 0-based index within its own sequence
+  std::span<const int32_t> slots;      // [T] where to write k, v; -1 = padding, nothing is written
   std::span<const int32_t> query_start;  // [S + 1] first row of each sequence; the last is T
   std::span<const int32_t> kv_len;       // [S] tokens visible once this step has written its own
   std::span<const int32_t> blocks;       // [S, N] physical block ids in order; -1 = none
@@ -72,7 +72,8 @@ struct Rope {
   std::vector<float> inv_freq;  // [dims / 2]
 };
 
-// q/k norm (if given), rope, kv write at the batch's slots, causal paged attention.
+// q/k norm (if given), rope, kv write at the batch's slots, causal paged attention. A row sees the
+// positions up to its own; a padding row sees none and gives zeros.
 struct Attention {
   int layer = 0, heads = 0, kv_heads = 0, head_dim = 0;
   int window = 0;  // a row sees the last `window` tokens, itself included; 0 = all
@@ -91,7 +92,7 @@ class Ops {
   Tensor embed(const Weight& table, float scale = 1);                            // [T] -> [T, D]
   Tensor norm(const Tensor& x, const Weight& gain, float eps);                   // RMS; [T, D]
   Tensor add_norm(const Tensor& x, Tensor* sum, const Weight& gain, float eps);  // *sum += x, norm
-  Tensor linear(const Tensor& x, const Weight& w);                               // [T, In] -> [T, Out]
+  Tensor linear(const Tensor& x, const Weight& w);          // [T, In] -> [T, Out]
   Tensor attention(const Tensor& qkv, const Attention& a);  // [T, (H + 2K) E] -> [T, H E]
   // act(x gate) * (x up) down. gate_up stacks gate's F rows over up's. [T, D] -> [T, D]
   Tensor mlp(const Tensor& x, const Weight& gate_up, const Weight& down, Act act);
@@ -113,10 +114,10 @@ struct Sampling {
   float repetition_penalty = 1;  // 1 or 0: off
   int32_t top_k = 0;             // 0 or above the vocabulary: off
   uint64_t seed = 0;
-  uint32_t index = 0;                // of the token in the output
-  std::span<const int32_t> history;  // prompt and output so far; used by the penalty alone
-  int32_t top_logprobs = -1;         // -1: none; 0: the token's own; n: also the n most likely
-  bool keep_logits = false;          // give the raw row back (tests, parity checks)
+  uint32_t index = 0;                     // of the token in the output
+  std::span<const int32_t> history = {};  // prompt and output so far; used by the penalty alone
+  int32_t top_logprobs = -1;              // -1: none; 0: the token's own; n: also the n most likely
+  bool keep_logits = false;               // give the raw row back (tests, parity checks)
 };
 struct TokenLogprob {
   int32_t token = 0;
@@ -124,7 +125,7 @@ struct TokenLogprob {
 };
 struct Sampled {
   int32_t token = 0;
-  float logprob = 0;              // log-softmax of the raw f32 row, before penalty and temperature
+  float logprob = 0;              // log-softmax of the raw f32 row; 0 if top_logprobs is -1
   std::vector<TokenLogprob> top;  // most likely first, the lowest id first on a tie
   std::vector<float> logits;      // [V] if keep_logits
 };
@@ -150,8 +151,9 @@ class Backend {
   Device device() const;
   // Sums 2 x 2 zeros on the device, reads the sum back and compares. Throws Error{kDevice}.
   void verify_device();
-  // Stacks the rows of `parts` (and of `bias`, one vector per part, or none) into one weight, stored
-  // as `type`; vectors ({1, n}: norm gains) are kept in f32. The bytes are not needed afterwards.
+  // Stacks the rows of `parts` (and of `bias`, one vector per part, or none) into one weight,
+  // stored as `type`; vectors ({1, n}: norm gains) are kept in f32. The bytes are not needed
+  // afterwards.
   Weight pack(std::span<const RawTensor> parts, DType type, std::span<const RawTensor> bias = {});
   // Runs f on `largest` (slots all -1) to measure its scratch, fixes it, and returns its bytes.
   uint64_t prepare(const Forward& f, const Batch& largest);

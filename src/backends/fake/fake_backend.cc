@@ -1,0 +1,346 @@
+// A backend without arithmetic, for tests of what stands above it: the token after t is t + 1
+// (modulo the vocabulary), shapes are checked as everywhere, and the kv blocks remember what was
+// written where, so that a wrong slot or block table is an Error{kInternal}. Knows no model.
+//
+// Environment, read once by the constructor. Steps count from 1; a warm-up's count too.
+//   LLORCH_FAKE_STEP_MS=n        every step takes n milliseconds
+//   LLORCH_FAKE_GATE=path        every step first reads one byte from this FIFO
+//   LLORCH_FAKE_FAIL_AT_STEP=n   collect() of step n throws Error{kDevice}
+//   LLORCH_FAKE_HANG_AT_STEP=n   collect() of step n never returns
+//   LLORCH_FAKE_FREE_BYTES=n     memory that is free for kv blocks
+#include <algorithm>
+#include <atomic>
+#include <charconv>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+
+#include "base/error.h"
+#include "base/os.h"
+#include "ops/backend.h"
+#include "ops/sampling.h"
+#include "ops/shapes.h"
+
+namespace llorch {
+
+template <>
+struct Handle<TensorTag>::Impl {
+  bool is_logits = false;
+};
+template <>
+struct Handle<WeightTag>::Impl {
+  std::string name;
+};
+
+namespace {
+
+uint64_t number_from_environment(const char* key, uint64_t otherwise) {
+  const char* text = std::getenv(key);
+  if (text == nullptr) return otherwise;
+  uint64_t value = 0;
+  const char* end = text + std::strlen(text);
+  const auto [stopped, error] = std::from_chars(text, end, value);
+  if (error != std::errc{} || stopped != end) {
+    throw Error(ErrorCode::kDevice, std::string("[fake] ") + key + " is not a number: " + text);
+  }
+  return value;
+}
+
+struct CloseFile {
+  void operator()(std::FILE* file) const { std::fclose(file); }
+};
+using File = std::unique_ptr<std::FILE, CloseFile>;
+
+File open_gate() {
+  const char* path = std::getenv("LLORCH_FAKE_GATE");
+  if (path == nullptr) return nullptr;
+  // For reading and writing: so the open does not wait for a writer, and no end of file comes.
+  File gate(std::fopen(path, "r+b"));
+  if (!gate) throw Error(ErrorCode::kDevice, std::string("[fake] cannot open gate ") + path);
+  std::setvbuf(gate.get(), nullptr, _IONBF, 0);
+  return gate;
+}
+
+struct Knobs {
+  uint64_t step_ms = number_from_environment("LLORCH_FAKE_STEP_MS", 0);
+  uint64_t fail_at_step = number_from_environment("LLORCH_FAKE_FAIL_AT_STEP", 0);
+  uint64_t hang_at_step = number_from_environment("LLORCH_FAKE_HANG_AT_STEP", 0);
+  uint64_t free_bytes = number_from_environment("LLORCH_FAKE_FREE_BYTES", 0);
+  File gate = open_gate();
+};
+
+uint64_t mixed(uint64_t a, uint64_t b) {
+  uint64_t x = a * 0x9E3779B97F4A7C15u + b + 0x632BE59BD9B4E019u;
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+  return x ^ (x >> 31);
+}
+
+// What a slot holds: a token, its position, and a hash of all tokens up to it.
+struct Slot {
+  int32_t token = -1, position = -1;
+  uint64_t prefix = 0;
+};
+
+// The kv blocks as history: each written slot knows the tokens that lead to it.
+class KvHistory {
+ public:
+  void create(const KvSpec& spec, int32_t blocks) {
+    per_block_ = static_cast<size_t>(spec.block_tokens);
+    slots_.assign(per_block_ * static_cast<size_t>(blocks), Slot{});
+  }
+
+  void copy(int32_t from, int32_t to) {
+    const auto at = [this](int32_t block) {
+      return slots_.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(block) * per_block_);
+    };
+    std::copy_n(at(from), per_block_, at(to));
+  }
+
+  // Writes the rows of a sequence, then checks that each slot from the first visible one to the
+  // last row's holds its position and follows from the slot before it.
+  void step(const Batch& batch, size_t sequence, int window) {
+    int32_t first = INT32_MAX, last = -1;
+    for (auto row = static_cast<size_t>(batch.query_start[sequence]);
+         row < static_cast<size_t>(batch.query_start[sequence + 1]); ++row) {
+      if (batch.slots[row] == -1) continue;
+      const int32_t position = batch.positions[row];
+      const Slot* before = position > 0 ? find(batch, sequence, position - 1) : nullptr;
+      slots_[static_cast<size_t>(batch.slots[row])] = {
+          batch.tokens[row], position,
+          mixed(before ? before->prefix : 0, static_cast<uint64_t>(batch.tokens[row]))};
+      first = std::min(first, window > 0 ? std::max(0, position - window + 1) : 0);
+      last = std::max(last, position);
+    }
+    for (int32_t position = first; position <= last; ++position) {
+      verify(batch, sequence, position, position == first);
+    }
+  }
+
+ private:
+  const Slot* find(const Batch& batch, size_t sequence, int32_t position) const {
+    const auto index = static_cast<size_t>(position) / per_block_;
+    const int32_t block =
+        batch.blocks[sequence * static_cast<size_t>(batch.blocks_per_sequence) + index];
+    if (block < 0) return nullptr;
+    return &slots_[static_cast<size_t>(block) * per_block_ +
+                   static_cast<size_t>(position) % per_block_];
+  }
+
+  void verify(const Batch& batch, size_t sequence, int32_t position, bool is_first) const {
+    const auto fail = [&](const std::string& what) {
+      throw Error(ErrorCode::kInternal, "[attention] sequence " + std::to_string(sequence) +
+                                            ", position " + std::to_string(position) + ": " + what);
+    };
+    const Slot* slot = find(batch, sequence, position);
+    if (slot == nullptr) fail("no block");
+    if (slot->position < 0) fail("its slot was never written");
+    if (slot->position != position) {
+      fail("its slot holds position " + std::to_string(slot->position));
+    }
+    const Slot* before = position > 0 && !is_first ? find(batch, sequence, position - 1) : nullptr;
+    if (position > 0 && before == nullptr) return;
+    const uint64_t wanted = mixed(before ? before->prefix : 0, static_cast<uint64_t>(slot->token));
+    if (slot->prefix != wanted) fail("its slot was written for another sequence");
+  }
+
+  size_t per_block_ = 1;
+  std::vector<Slot> slots_;
+};
+
+}  // namespace
+
+// What the ops of a running step see.
+struct Ops::Step {
+  const Batch& batch;
+  shapes::KvLimits kv;
+  bool measuring = false;
+  bool attended = false;
+  int window = 1;  // the widest of all layers; 0 = all tokens
+  uint64_t largest_bytes = 0;
+
+  Tensor make(Shape shape, bool is_logits = false) {
+    largest_bytes = std::max(largest_bytes, uint64_t(shape.rows) * uint64_t(shape.cols) * 4);
+    return {std::make_shared<Tensor::Impl>(is_logits), shape, DType::kF32};
+  }
+};
+
+namespace {
+
+shapes::NamedShape named(const Weight& weight) {
+  CHECK(weight.impl != nullptr);
+  return {weight.shape, weight.impl->name};
+}
+
+}  // namespace
+
+Tensor Ops::embed(const Weight& table, float) {
+  return step->make(shapes::embed(step->batch, named(table)));
+}
+
+Tensor Ops::norm(const Tensor& x, const Weight& gain, float) {
+  return step->make(shapes::norm(x.shape, named(gain)));
+}
+
+Tensor Ops::add_norm(const Tensor& x, Tensor* sum, const Weight& gain, float) {
+  const Shape shape = shapes::add_norm(x.shape, sum->shape, named(gain));
+  *sum = step->make(shape);
+  return step->make(shape);
+}
+
+Tensor Ops::linear(const Tensor& x, const Weight& w) {
+  return step->make(shapes::linear(x.shape, named(w)));
+}
+
+Tensor Ops::attention(const Tensor& qkv, const Attention& a) {
+  const auto norm_shape = [](const Weight* w) { return w ? named(*w) : shapes::NamedShape{}; };
+  step->attended = true;
+  if (step->window != 0) step->window = a.window == 0 ? 0 : std::max(step->window, a.window);
+  const auto q = norm_shape(a.q_norm), k = norm_shape(a.k_norm);
+  return step->make(
+      step->measuring ? shapes::attention_to_measure(qkv.shape, a, step->batch, step->kv.spec, q, k)
+                      : shapes::attention(qkv.shape, a, step->batch, step->kv, q, k));
+}
+
+Tensor Ops::mlp(const Tensor& x, const Weight& gate_up, const Weight& down, Act) {
+  return step->make(shapes::mlp(x.shape, named(gate_up), named(down)));
+}
+
+Tensor Ops::logits(const Tensor& x, const Weight& head, float) {
+  return step->make(shapes::logits(x.shape, step->batch, named(head)), true);
+}
+
+struct Backend::Impl {
+  Knobs knobs;
+  KvHistory history;
+  shapes::KvLimits kv;
+  std::atomic<uint64_t> weight_bytes{0}, kv_bytes{0};
+  uint64_t step_number = 0;
+  std::vector<Sampled> results;
+  SamplingScratch scratch;
+  std::vector<float> row;
+
+  uint64_t free_bytes() const {
+    if (knobs.free_bytes == 0) return os::free_memory_bytes();
+    return knobs.free_bytes - std::min(knobs.free_bytes, kv_bytes.load());
+  }
+
+  Shape run(const Forward& f, Ops::Step* step) {
+    Ops ops;
+    ops.step = step;
+    const Tensor result = f(ops);
+    if (!result || !result.impl->is_logits) {
+      throw Error(ErrorCode::kInternal, "[submit] the step's result is not what logits() gave");
+    }
+    shapes::result(result.shape, step->batch);
+    return result.shape;
+  }
+
+  Sampled next_of(int32_t token, int32_t vocab, const Sampling& sampling) {
+    const int32_t next = static_cast<int32_t>((int64_t{token} + 1) % vocab);
+    const bool penalised = sampling.repetition_penalty != 0 && sampling.repetition_penalty != 1;
+    if (sampling.temperature <= 0 && !penalised && !sampling.keep_logits &&
+        sampling.top_logprobs < 0) {
+      Sampled result;
+      result.token = next;
+      return result;
+    }
+    row.resize(static_cast<size_t>(vocab));
+    for (size_t id = 0; id < row.size(); ++id) {
+      row[id] = static_cast<float>(mixed(static_cast<uint64_t>(token), id) >> 40) * 0x1p-24f;
+    }
+    row[static_cast<size_t>(next)] = 4;
+    return sample(row, sampling, scratch);
+  }
+
+  // What LLORCH_FAKE_* asks of this step, in place of a device's time.
+  void wait_as_told() {
+    if (knobs.gate && std::fgetc(knobs.gate.get()) == EOF) {
+      throw Error(ErrorCode::kDevice, "[fake] the gate cannot be read");
+    }
+    if (step_number == knobs.fail_at_step) {
+      throw Error(ErrorCode::kDevice,
+                  "[fake] step " + std::to_string(step_number) + " fails as told");
+    }
+    while (step_number == knobs.hang_at_step) std::this_thread::sleep_for(std::chrono::hours(1));
+    if (knobs.step_ms > 0) std::this_thread::sleep_for(std::chrono::milliseconds(knobs.step_ms));
+  }
+};
+
+Backend::Backend(const BackendOptions&) : impl_(std::make_unique<Impl>()) {}
+Backend::~Backend() = default;
+
+Device Backend::device() const {
+  const uint64_t free_bytes = impl_->free_bytes();
+  return {"fake", free_bytes + impl_->kv_bytes, free_bytes};
+}
+
+void Backend::verify_device() {}
+
+Weight Backend::pack(std::span<const RawTensor> parts, DType type,
+                     std::span<const RawTensor> bias) {
+  const Shape shape = shapes::packed(parts, bias);
+  const DType stored = shape.rows == 1 ? DType::kF32 : type;
+  impl_->weight_bytes += uint64_t(shape.rows) * uint64_t(shape.cols) * size_bytes(stored);
+  return {std::make_shared<Weight::Impl>(shapes::packed_name(parts)), shape, stored};
+}
+
+uint64_t Backend::prepare(const Forward& f, const Batch& largest) {
+  shapes::batch_to_measure(largest);
+  Ops::Step step{largest, impl_->kv, true};
+  const Shape shape = impl_->run(f, &step);
+  impl_->scratch.reserve(static_cast<size_t>(shape.cols));
+  return step.largest_bytes;
+}
+
+uint64_t Backend::block_bytes(const KvSpec& spec) {
+  return uint64_t(spec.layers) * 2 * uint64_t(spec.kv_heads) * uint64_t(spec.head_dim) *
+         uint64_t(spec.block_tokens) * size_bytes(spec.type);
+}
+
+void Backend::create_kv(const KvSpec& spec, int32_t blocks) {
+  shapes::kv_spec(spec, blocks);
+  impl_->kv_bytes = 0;
+  const uint64_t bytes = block_bytes(spec) * uint64_t(blocks), free = impl_->free_bytes();
+  if (bytes > free) throw OutOfMemory("kv blocks", bytes, free);
+  impl_->kv = {spec, blocks};
+  impl_->history.create(spec, blocks);
+  impl_->kv_bytes = bytes;
+}
+
+void Backend::copy_block(int32_t from, int32_t to) {
+  shapes::copy_block(from, to, impl_->kv.blocks);
+  impl_->history.copy(from, to);
+}
+
+void Backend::submit(const Forward& f, const Batch& batch, std::span<const Sampling> sampling) {
+  shapes::batch(batch, impl_->kv);
+  shapes::sampling(batch, sampling);
+  Ops::Step step{batch, impl_->kv};
+  const Shape shape = impl_->run(f, &step);
+  if (step.attended) {
+    for (size_t s = 0; s < batch.kv_len.size(); ++s) impl_->history.step(batch, s, step.window);
+  }
+  ++impl_->step_number;
+  impl_->results.clear();
+  for (size_t i = 0; i < sampling.size(); ++i) {
+    const auto row = static_cast<size_t>(batch.logit_rows[i]);
+    impl_->results.push_back(impl_->next_of(batch.tokens[row], shape.cols, sampling[i]));
+  }
+}
+
+std::vector<Sampled> Backend::collect() {
+  impl_->wait_as_told();
+  return std::exchange(impl_->results, {});
+}
+
+uint64_t Backend::weight_bytes() const { return impl_->weight_bytes; }
+
+const BackendInfo kBackendInfo = {"fake", nullptr};
+
+}  // namespace llorch

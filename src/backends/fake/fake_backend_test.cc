@@ -1,0 +1,158 @@
+// The fake backend: what it answers, and that it notices wrong kv use.
+#include <stdlib.h>
+
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "gtest/gtest.h"
+#include "ops/backend.h"
+
+namespace llorch {
+namespace {
+
+constexpr int kVocab = 50;
+constexpr KvSpec kKv{.layers = 1, .kv_heads = 1, .head_dim = 4, .block_tokens = 2};
+
+// One layer's worth of weights, all zero.
+struct Net {
+  explicit Net(Backend& backend)
+      : table(pack(backend, "table", {kVocab, 4})), qkv(pack(backend, "qkv", {12, 4})) {}
+
+  static Weight pack(Backend& backend, const char* name, Shape shape) {
+    const std::vector<std::byte> bytes(static_cast<size_t>(shape.rows * shape.cols) * 4);
+    const RawTensor tensor{name, DType::kF32, shape, bytes};
+    return backend.pack({&tensor, 1}, DType::kF32);
+  }
+
+  Forward forward() const {
+    return [this](Ops& op) {
+      const Attention spec{.layer = 0, .heads = 1, .kv_heads = 1, .head_dim = 4};
+      return op.logits(op.attention(op.linear(op.embed(table), qkv), spec), table);
+    };
+  }
+
+  Weight table, qkv;
+};
+
+// One sequence's rows of a step, the last one wanted.
+struct Rows {
+  Rows(std::vector<int32_t> t, int32_t first_position, std::vector<int32_t> table)
+      : tokens(std::move(t)), blocks(std::move(table)) {
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      const int32_t position = first_position + static_cast<int32_t>(i);
+      positions.push_back(position);
+      slots.push_back(blocks[static_cast<size_t>(position / 2)] * 2 + position % 2);
+    }
+    query_start = {0, static_cast<int32_t>(tokens.size())};
+    kv_len = {positions.back() + 1};
+    wanted = {static_cast<int32_t>(tokens.size()) - 1};
+  }
+  Batch batch() const {
+    return {tokens, positions, slots,  query_start,
+            kv_len, blocks,    wanted, static_cast<int32_t>(blocks.size())};
+  }
+
+  std::vector<int32_t> tokens, blocks, positions, slots, query_start, kv_len, wanted;
+};
+
+std::vector<Sampled> step(Backend& backend, const Net& net, const Rows& rows,
+                          const Sampling& sampling = {.temperature = 0}) {
+  backend.submit(net.forward(), rows.batch(), {&sampling, 1});
+  return backend.collect();
+}
+
+class Fake : public testing::Test {
+ protected:
+  Fake() : net(backend) { backend.create_kv(kKv, 8); }
+  Backend backend{BackendOptions{}};
+  Net net;
+};
+
+TEST_F(Fake, SaysTheNextTokenIsOneMore) {
+  EXPECT_EQ(step(backend, net, {{5, 6, 7}, 0, {3, 1}})[0].token, 8);
+  EXPECT_EQ(step(backend, net, {{kVocab - 1}, 3, {3, 1}})[0].token, 0);
+}
+
+TEST_F(Fake, GivesBackARowWhoseTopIsTheNextToken) {
+  const auto result = step(backend, net, {{9}, 0, {0}}, {.temperature = 0, .keep_logits = true})[0];
+  EXPECT_EQ(result.token, 10);
+  ASSERT_EQ(result.logits.size(), static_cast<size_t>(kVocab));
+  EXPECT_EQ(result.logits[10], 4);
+  EXPECT_LT(result.logits[11], 1);
+}
+
+TEST_F(Fake, DrawsByTheSeed) {
+  std::vector<int32_t> tokens[2];
+  for (auto& run : tokens) {
+    for (uint64_t seed = 0; seed < 20; ++seed) {
+      run.push_back(step(backend, net, {{9}, 0, {0}}, {.seed = seed})[0].token);
+    }
+  }
+  EXPECT_EQ(tokens[0], tokens[1]);
+  EXPECT_NE(tokens[0], std::vector<int32_t>(20, tokens[0][0]));
+}
+
+void expect_refused(Backend& backend, const Net& net, const Rows& rows, const std::string& text) {
+  try {
+    step(backend, net, rows);
+    FAIL() << "not refused: " << text;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInternal);
+    EXPECT_NE(std::string(error.what()).find(text), std::string::npos) << error.what();
+  }
+}
+
+TEST_F(Fake, RefusesAPositionWhoseSlotWasNeverWritten) {
+  step(backend, net, {{5, 6}, 0, {3, 1}});
+  expect_refused(backend, net, {{8}, 3, {3, 1}}, "never written");
+}
+
+TEST_F(Fake, RefusesABlockThatAnotherSequenceWrote) {
+  step(backend, net, {{1, 2, 3, 4}, 0, {0, 1}});
+  step(backend, net, {{5, 6, 7, 8}, 0, {2, 3}});
+  EXPECT_EQ(step(backend, net, {{9}, 4, {2, 3, 4}})[0].token, 10);
+  expect_refused(backend, net, {{9}, 4, {2, 1, 4}}, "another sequence");
+  expect_refused(backend, net, {{9}, 4, {3, 2, 4}}, "holds position 2");
+}
+
+TEST_F(Fake, RefusesASlotThatTheBlockTableDoesNotName) {
+  Rows rows{{1}, 0, {0}};
+  rows.slots[0] = 3;
+  expect_refused(backend, net, rows, "slot 3 is not where block 0 puts position 0");
+}
+
+TEST_F(Fake, CopiesABlockWithItsHistory) {
+  step(backend, net, {{1, 2, 3}, 0, {0, 1}});
+  backend.copy_block(1, 5);
+  EXPECT_EQ(step(backend, net, {{40}, 3, {0, 5}})[0].token, 41);
+  EXPECT_EQ(step(backend, net, {{30}, 3, {0, 1}})[0].token, 31);
+}
+
+TEST_F(Fake, FailsAtTheStepThatTheEnvironmentNames) {
+  setenv("LLORCH_FAKE_FAIL_AT_STEP", "2", 1);
+  Backend failing{BackendOptions{}};
+  unsetenv("LLORCH_FAKE_FAIL_AT_STEP");
+  const Net own(failing);
+  failing.create_kv(kKv, 8);
+  EXPECT_EQ(step(failing, own, {{1}, 0, {0}})[0].token, 2);
+  try {
+    step(failing, own, {{2}, 1, {0}});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kDevice);
+  }
+}
+
+TEST_F(Fake, RefusesMoreBlocksThanMemoryIsFree) {
+  setenv("LLORCH_FAKE_FREE_BYTES", "1000", 1);
+  Backend small{BackendOptions{}};
+  unsetenv("LLORCH_FAKE_FREE_BYTES");
+  EXPECT_EQ(small.device().free_bytes, 1000u);
+  EXPECT_THROW(small.create_kv(kKv, 16), OutOfMemory);
+  small.create_kv(kKv, 15);
+  EXPECT_EQ(small.device().free_bytes, 1000u - 15 * Backend::block_bytes(kKv));
+}
+
+}  // namespace
+}  // namespace llorch

@@ -1,0 +1,98 @@
+// The element types and their scalar conversions. Knows no device.
+#include "ops/dtype.h"
+
+#include <bit>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace llorch {
+
+size_t size_bytes(DType type) { return type == DType::kF32 ? 4 : 2; }
+
+const char* name(DType type) {
+  switch (type) {
+    case DType::kF32:
+      return "f32";
+    case DType::kF16:
+      return "f16";
+    case DType::kBF16:
+      return "bf16";
+  }
+  return "unknown";
+}
+
+uint16_t f16_from_f32(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const uint32_t sign = (bits >> 16) & 0x8000u;
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) {
+    return static_cast<uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x1ffu));
+  }
+  if (magnitude >= 0x477ff000u) {  // rounds to 65520 or more
+    return static_cast<uint16_t>(sign | 0x7c00u);
+  }
+  if (magnitude < 0x38800000u) {  // below 2^-14: a subnormal, in steps of 2^-24
+    if (magnitude < 0x33000000u) return static_cast<uint16_t>(sign);
+    const uint32_t shift = 126u - (magnitude >> 23);
+    const uint32_t mantissa = (magnitude & 0x7fffffu) | 0x800000u;
+    const uint32_t rest = mantissa & ((1u << shift) - 1u);
+    const uint32_t half = 1u << (shift - 1u);
+    uint32_t result = mantissa >> shift;
+    if (rest > half || (rest == half && (result & 1u))) ++result;
+    return static_cast<uint16_t>(sign | result);
+  }
+  const uint32_t rebased = magnitude - 0x38000000u;
+  return static_cast<uint16_t>(sign | ((rebased + 0xfffu + ((rebased >> 13) & 1u)) >> 13));
+}
+
+float f32_from_f16(uint16_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
+  const uint32_t exponent = (bits >> 10) & 0x1fu;
+  const uint32_t mantissa = bits & 0x3ffu;
+  if (exponent == 0) {
+    const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
+    return sign ? -magnitude : magnitude;
+  }
+  const uint32_t wide = exponent == 31 ? 0xffu : exponent + 112u;
+  return std::bit_cast<float>(sign | (wide << 23) | (mantissa << 13));
+}
+
+uint16_t bf16_from_f32(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+float f32_from_bf16(uint16_t bits) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
+
+float rounded(float value, DType type) {
+  switch (type) {
+    case DType::kF16:
+      return f32_from_f16(f16_from_f32(value));
+    case DType::kBF16:
+      return f32_from_bf16(bf16_from_f32(value));
+    case DType::kF32:
+      break;
+  }
+  return value;
+}
+
+std::vector<float> to_f32(std::span<const std::byte> bytes, DType type, size_t count) {
+  CHECK(bytes.size() / size_bytes(type) >= count);
+  std::vector<float> values(count);
+  if (type == DType::kF32) {
+    if (count > 0) std::memcpy(values.data(), bytes.data(), count * sizeof(float));
+    return values;
+  }
+  for (size_t i = 0; i < count; ++i) {
+    uint16_t bits;
+    std::memcpy(&bits, bytes.data() + i * sizeof bits, sizeof bits);
+    values[i] = type == DType::kF16 ? f32_from_f16(bits) : f32_from_bf16(bits);
+  }
+  return values;
+}
+
+}  // namespace llorch

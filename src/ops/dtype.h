@@ -1,0 +1,24 @@
+// Scalar conversions between f32 and the 16-bit types, to the nearest, ties to even. The reference
+// for every kernel; not for inner loops.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "ops/backend.h"
+
+namespace llorch {
+
+uint16_t f16_from_f32(float value);
+float f32_from_f16(uint16_t bits);
+uint16_t bf16_from_f32(float value);  // a NaN stays a NaN
+float f32_from_bf16(uint16_t bits);
+
+// What `value` becomes when it is stored as `type`.
+float rounded(float value, DType type);
+
+// `count` elements of `type` at `bytes` (any alignment) as f32. `bytes` must hold them all.
+std::vector<float> to_f32(std::span<const std::byte> bytes, DType type, size_t count);
+
+}  // namespace llorch

@@ -1,0 +1,188 @@
+// The scalar oracle of every op. Knows no device.
+#include "ops/ref_ops.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "ops/dtype.h"
+
+namespace llorch::ref {
+namespace {
+
+double soft_capped(double x, float cap) { return cap > 0 ? cap * std::tanh(x / cap) : x; }
+
+void norm_in_place(std::span<float> x, std::span<const float> gain, float eps) {
+  double squares = 0;
+  for (const float v : x) squares += double{v} * double{v};
+  const double factor = 1 / std::sqrt(squares / static_cast<double>(x.size()) + double{eps});
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(x[i] * factor * gain[i]);
+}
+
+std::span<const float> row_of(const Matrix& m, int row) {
+  return std::span(m.values).subspan(static_cast<size_t>(row) * static_cast<size_t>(m.cols),
+                                     static_cast<size_t>(m.cols));
+}
+
+double dot(std::span<const float> a, std::span<const float> b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += double{a[i]} * double{b[i]};
+  return sum;
+}
+
+std::vector<float> head_of(std::span<const float> row, int head, int head_dim) {
+  const auto part =
+      row.subspan(static_cast<size_t>(head * head_dim), static_cast<size_t>(head_dim));
+  return {part.begin(), part.end()};
+}
+
+void write_kv(std::span<const float> qkv, int32_t position, const AttentionSpec& a,
+              KvCache* cache) {
+  const auto index = static_cast<size_t>(position);
+  if (cache->keys.size() <= index) {
+    cache->keys.resize(index + 1);
+    cache->values.resize(index + 1);
+  }
+  std::vector<float> keys, values;
+  for (int h = 0; h < a.kv_heads; ++h) {
+    auto key = head_of(qkv, a.heads + h, a.head_dim);
+    if (!a.k_norm.empty()) norm_in_place(key, a.k_norm, a.eps);
+    if (a.rope) rope(key, *a.rope, position);
+    for (const float v : key) keys.push_back(rounded(v, cache->type));
+    for (const float v : head_of(qkv, a.heads + a.kv_heads + h, a.head_dim)) {
+      values.push_back(rounded(v, cache->type));
+    }
+  }
+  cache->keys[index] = std::move(keys);
+  cache->values[index] = std::move(values);
+}
+
+void attend(std::span<const float> query, int32_t position, int kv_head, const AttentionSpec& a,
+            const KvCache& cache, float* out) {
+  const int first = a.window > 0 ? std::max(0, position - a.window + 1) : 0;
+  const auto offset = static_cast<size_t>(kv_head * a.head_dim);
+  const auto dims = static_cast<size_t>(a.head_dim);
+  std::vector<double> scores;
+  for (int j = first; j <= position; ++j) {
+    const auto key = std::span(cache.keys[static_cast<size_t>(j)]).subspan(offset, dims);
+    scores.push_back(soft_capped(dot(query, key) * double{a.scale}, a.softcap));
+  }
+  const double top = *std::max_element(scores.begin(), scores.end());
+  double total = 0;
+  for (double& s : scores) total += s = std::exp(s - top);
+  for (size_t d = 0; d < dims; ++d) {
+    double sum = 0;
+    for (size_t j = 0; j < scores.size(); ++j) {
+      sum += scores[j] * double{cache.values[static_cast<size_t>(first) + j][offset + d]};
+    }
+    out[d] = static_cast<float>(sum / total);
+  }
+}
+
+}  // namespace
+
+double activate(double x, Act act) {
+  if (act == Act::kSilu) return x / (1 + std::exp(-x));
+  constexpr double kRoot = 0.79788456080286535588;  // sqrt(2 / pi)
+  return 0.5 * x * (1 + std::tanh(kRoot * (x + 0.044715 * x * x * x)));
+}
+
+Matrix embed(const Matrix& table, std::span<const int32_t> tokens, float scale) {
+  Matrix out(static_cast<int>(tokens.size()), table.cols);
+  for (int r = 0; r < out.rows; ++r) {
+    for (int c = 0; c < out.cols; ++c) {
+      out.at(r, c) = table.at(tokens[static_cast<size_t>(r)], c) * scale;
+    }
+  }
+  return out;
+}
+
+Matrix norm(const Matrix& x, std::span<const float> gain, float eps) {
+  Matrix out = x;
+  for (int r = 0; r < x.rows; ++r) {
+    norm_in_place(std::span(out.values)
+                      .subspan(static_cast<size_t>(r) * static_cast<size_t>(x.cols),
+                               static_cast<size_t>(x.cols)),
+                  gain, eps);
+  }
+  return out;
+}
+
+Matrix add(const Matrix& a, const Matrix& b) {
+  CHECK(a.rows == b.rows && a.cols == b.cols);
+  Matrix out = a;
+  for (size_t i = 0; i < out.values.size(); ++i) out.values[i] += b.values[i];
+  return out;
+}
+
+Matrix linear(const Matrix& x, const Matrix& weight, std::span<const float> bias) {
+  CHECK(x.cols == weight.cols);
+  Matrix out(x.rows, weight.rows);
+  for (int r = 0; r < out.rows; ++r) {
+    for (int c = 0; c < out.cols; ++c) {
+      const double sum = dot(row_of(x, r), row_of(weight, c));
+      out.at(r, c) =
+          static_cast<float>(bias.empty() ? sum : sum + double{bias[static_cast<size_t>(c)]});
+    }
+  }
+  return out;
+}
+
+Matrix mlp(const Matrix& x, const Matrix& gate_up, const Matrix& down, Act act) {
+  const Matrix both = linear(x, gate_up);
+  Matrix hidden(x.rows, down.cols);
+  for (int r = 0; r < hidden.rows; ++r) {
+    for (int c = 0; c < hidden.cols; ++c) {
+      hidden.at(r, c) = static_cast<float>(activate(double{both.at(r, c)}, act) *
+                                           double{both.at(r, c + hidden.cols)});
+    }
+  }
+  return linear(hidden, down);
+}
+
+void rope(std::span<float> head, const Rope& rope, int32_t position) {
+  for (int i = 0; i < rope.dims / 2; ++i) {
+    // The angle is a float, as in transformers; its cosine and sine need not be.
+    const float angle = static_cast<float>(position) * rope.inv_freq[static_cast<size_t>(i)];
+    const double cosine = std::cos(double{angle}) * double{rope.factor};
+    const double sine = std::sin(double{angle}) * double{rope.factor};
+    float& x = head[static_cast<size_t>(rope.interleaved ? 2 * i : i)];
+    float& y = head[static_cast<size_t>(rope.interleaved ? 2 * i + 1 : i + rope.dims / 2)];
+    const double a = double{x}, b = double{y};
+    x = static_cast<float>(a * cosine - b * sine);
+    y = static_cast<float>(b * cosine + a * sine);
+  }
+}
+
+Matrix attention(const Matrix& qkv, std::span<const int32_t> positions, const AttentionSpec& spec,
+                 KvCache* cache) {
+  CHECK(qkv.cols == (spec.heads + 2 * spec.kv_heads) * spec.head_dim);
+  for (int r = 0; r < qkv.rows; ++r) {
+    write_kv(row_of(qkv, r), positions[static_cast<size_t>(r)], spec, cache);
+  }
+  Matrix out(qkv.rows, spec.heads * spec.head_dim);
+  for (int r = 0; r < qkv.rows; ++r) {
+    for (int h = 0; h < spec.heads; ++h) {
+      const int32_t position = positions[static_cast<size_t>(r)];
+      auto query = head_of(row_of(qkv, r), h, spec.head_dim);
+      if (!spec.q_norm.empty()) norm_in_place(query, spec.q_norm, spec.eps);
+      if (spec.rope) rope(query, *spec.rope, position);
+      attend(query, position, h / (spec.heads / spec.kv_heads), spec, *cache,
+             &out.at(r, h * spec.head_dim));
+    }
+  }
+  return out;
+}
+
+Matrix logits(const Matrix& x, std::span<const int32_t> rows, const Matrix& head, float softcap) {
+  Matrix out(static_cast<int>(rows.size()), head.rows);
+  for (int r = 0; r < out.rows; ++r) {
+    for (int c = 0; c < out.cols; ++c) {
+      const double sum = dot(row_of(x, rows[static_cast<size_t>(r)]), row_of(head, c));
+      out.at(r, c) = static_cast<float>(soft_capped(sum, softcap));
+    }
+  }
+  return out;
+}
+
+}  // namespace llorch::ref

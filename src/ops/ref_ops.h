@@ -1,0 +1,56 @@
+// Every op in the plainest scalar form, summed in double: what conformance tests compare backends
+// with. Knows no device, no paging and no speed.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "ops/backend.h"
+
+namespace llorch::ref {
+
+struct Matrix {  // row-major
+  int rows = 0, cols = 0;
+  std::vector<float> values;
+
+  Matrix() = default;
+  Matrix(int r, int c)
+      : rows(r), cols(c), values(static_cast<size_t>(r) * static_cast<size_t>(c)) {}
+  float& at(int r, int c) { return values[index(r, c)]; }
+  float at(int r, int c) const { return values[index(r, c)]; }
+
+ private:
+  size_t index(int r, int c) const {
+    return static_cast<size_t>(r) * static_cast<size_t>(cols) + static_cast<size_t>(c);
+  }
+};
+
+// Keys (after norm and rope) and values of one sequence and layer, one row of kv_heads * head_dim
+// a position, as stored in `type`.
+struct KvCache {
+  DType type = DType::kF32;
+  std::vector<std::vector<float>> keys, values;
+};
+
+struct AttentionSpec {
+  int heads = 0, kv_heads = 0, head_dim = 0, window = 0;
+  float scale = 1, softcap = 0, eps = 0;
+  const Rope* rope = nullptr;
+  std::span<const float> q_norm, k_norm;  // [head_dim], or empty
+};
+
+Matrix embed(const Matrix& table, std::span<const int32_t> tokens, float scale);
+Matrix norm(const Matrix& x, std::span<const float> gain, float eps);
+Matrix add(const Matrix& a, const Matrix& b);
+Matrix linear(const Matrix& x, const Matrix& weight, std::span<const float> bias = {});
+Matrix mlp(const Matrix& x, const Matrix& gate_up, const Matrix& down, Act act);
+// Turns the first rope.dims of `head` by `position`.
+void rope(std::span<float> head, const Rope& rope, int32_t position);
+// Rows of one sequence at `positions`: writes their k, v into `cache`, then attends causally.
+Matrix attention(const Matrix& qkv, std::span<const int32_t> positions, const AttentionSpec& spec,
+                 KvCache* cache);
+Matrix logits(const Matrix& x, std::span<const int32_t> rows, const Matrix& head, float softcap);
+double activate(double x, Act act);
+
+}  // namespace llorch::ref

@@ -1,0 +1,295 @@
+// Argument checks shared by all backends. Knows no device and reads no tensor's values.
+#include "ops/shapes.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/error.h"
+
+namespace llorch::shapes {
+namespace {
+
+[[noreturn]] void fail(std::string_view op, const std::string& what) {
+  throw Error(ErrorCode::kInternal, "[" + std::string(op) + "] " + what);
+}
+
+std::string text(int64_t value) { return std::to_string(value); }
+std::string text(Shape shape) { return text(shape.rows) + " x " + text(shape.cols); }
+
+void want(bool good, std::string_view op, std::string_view what, int64_t got, int64_t wanted) {
+  if (!good) fail(op, std::string(what) + "; got " + text(got) + ", want " + text(wanted));
+}
+
+int64_t tokens(const Batch& batch) { return static_cast<int64_t>(batch.tokens.size()); }
+int64_t sequences(const Batch& batch) { return static_cast<int64_t>(batch.kv_len.size()); }
+
+void rows_of_step(std::string_view op, Shape x, const Batch& batch) {
+  want(x.rows == tokens(batch), op, "rows of x", x.rows, tokens(batch));
+}
+
+void columns(std::string_view op, NamedShape weight, Shape x) {
+  if (weight.shape.cols != x.cols) {
+    fail(op, std::string(weight.name) + " takes " + text(weight.shape.cols) + " columns, x has " +
+                 text(x.cols));
+  }
+}
+
+void vector_of(std::string_view op, NamedShape gain, int32_t size) {
+  if (gain.shape != Shape{1, size}) {
+    fail(op, std::string(gain.name) + " is " + text(gain.shape) + ", want " + text(Shape{1, size}));
+  }
+}
+
+void check_query_start(const Batch& batch) {
+  const int64_t last = tokens(batch);
+  want(batch.query_start.front() == 0, "batch", "query_start[0]", batch.query_start.front(), 0);
+  want(batch.query_start.back() == last, "batch", "last of query_start", batch.query_start.back(),
+       last);
+  if (!std::is_sorted(batch.query_start.begin(), batch.query_start.end())) {
+    fail("batch", "query_start is not ascending");
+  }
+}
+
+void check_logit_rows(const Batch& batch) {
+  int32_t before = -1;
+  for (const int32_t row : batch.logit_rows) {
+    if (row <= before) fail("batch", "logit_rows are not ascending at row " + text(row));
+    if (row >= tokens(batch)) {
+      fail("batch", "logit row " + text(row) + " of " + text(tokens(batch)) + " rows");
+    }
+    before = row;
+  }
+}
+
+void check_row(const Batch& batch, const KvLimits& kv, size_t sequence, size_t row) {
+  const int32_t slot = batch.slots[row];
+  if (slot == -1) return;
+  const int32_t position = batch.positions[row];
+  const auto where = [&] { return "row " + text(static_cast<int64_t>(row)) + ": "; };
+  if (position < 0 || position >= batch.kv_len[sequence]) {
+    fail("batch",
+         where() + "position " + text(position) + " of kv_len " + text(batch.kv_len[sequence]));
+  }
+  const int32_t per_block = kv.spec.block_tokens;
+  if (position / per_block >= batch.blocks_per_sequence) {
+    fail("batch", where() + "position " + text(position) + " is past the block table");
+  }
+  const int32_t block = batch.blocks[sequence * static_cast<size_t>(batch.blocks_per_sequence) +
+                                     static_cast<size_t>(position / per_block)];
+  if (block < 0 || slot != int64_t{block} * per_block + position % per_block) {
+    fail("batch", where() + "slot " + text(slot) + " is not where block " + text(block) +
+                      " puts position " + text(position));
+  }
+}
+
+void check_visible(const Attention& a, const Batch& batch, const KvLimits& kv, size_t sequence) {
+  int32_t first = std::numeric_limits<int32_t>::max(), last = -1;
+  for (auto row = static_cast<size_t>(batch.query_start[sequence]);
+       row < static_cast<size_t>(batch.query_start[sequence + 1]); ++row) {
+    if (batch.slots[row] == -1) continue;
+    const int32_t position = batch.positions[row];
+    first = std::min(first, a.window > 0 ? std::max(0, position - a.window + 1) : 0);
+    last = std::max(last, position);
+  }
+  if (last < 0) return;
+  const int32_t per_block = kv.spec.block_tokens;
+  for (int32_t i = first / per_block; i <= last / per_block; ++i) {
+    const int32_t block = batch.blocks[sequence * static_cast<size_t>(batch.blocks_per_sequence) +
+                                       static_cast<size_t>(i)];
+    if (block < 0) {
+      fail("attention", "sequence " + text(static_cast<int64_t>(sequence)) +
+                            " has no block for tokens from " + text(int64_t{i} * per_block));
+    }
+  }
+}
+
+void check_attention(const Attention& a, const KvSpec& kv, NamedShape q_norm, NamedShape k_norm) {
+  const std::string_view op = "attention";
+  if (a.heads < 1 || a.kv_heads < 1 || a.heads % a.kv_heads != 0) {
+    fail(op, text(a.heads) + " heads do not share " + text(a.kv_heads) + " kv heads");
+  }
+  want(a.kv_heads == kv.kv_heads, op, "kv heads", a.kv_heads, kv.kv_heads);
+  want(a.head_dim == kv.head_dim, op, "head dim", a.head_dim, kv.head_dim);
+  if (a.layer < 0 || a.layer >= kv.layers) {
+    fail(op, "layer " + text(a.layer) + " of " + text(kv.layers));
+  }
+  if (a.window < 0) fail(op, "negative window " + text(a.window));
+  if (a.q_norm) vector_of(op, q_norm, a.head_dim);
+  if (a.k_norm) vector_of(op, k_norm, a.head_dim);
+  if (!a.rope) return;
+  if (a.rope->dims < 0 || a.rope->dims % 2 != 0 || a.rope->dims > a.head_dim) {
+    fail(op, "rope of " + text(a.rope->dims) + " of " + text(a.head_dim) + " dims");
+  }
+  const auto pairs = static_cast<int64_t>(a.rope->inv_freq.size());
+  want(pairs == a.rope->dims / 2, op, "inv_freq", pairs, a.rope->dims / 2);
+}
+
+Shape attention_result(Shape qkv, const Attention& a, const Batch& batch) {
+  rows_of_step("attention", qkv, batch);
+  const int64_t wanted = (int64_t{a.heads} + 2 * int64_t{a.kv_heads}) * a.head_dim;
+  want(qkv.cols == wanted, "attention", "columns of qkv", qkv.cols, wanted);
+  return {qkv.rows, a.heads * a.head_dim};
+}
+
+}  // namespace
+
+void batch_to_measure(const Batch& batch) {
+  const int64_t rows = tokens(batch);
+  want(rows >= 1, "batch", "tokens", rows, 1);
+  want(rows <= std::numeric_limits<int32_t>::max(), "batch", "tokens", rows,
+       std::numeric_limits<int32_t>::max());
+  const auto size = [](auto span) { return static_cast<int64_t>(span.size()); };
+  want(size(batch.positions) == rows, "batch", "positions", size(batch.positions), rows);
+  want(size(batch.slots) == rows, "batch", "slots", size(batch.slots), rows);
+  want(size(batch.query_start) == sequences(batch) + 1, "batch", "query_start",
+       size(batch.query_start), sequences(batch) + 1);
+  want(batch.blocks_per_sequence >= 0, "batch", "blocks_per_sequence", batch.blocks_per_sequence,
+       0);
+  want(size(batch.blocks) == sequences(batch) * batch.blocks_per_sequence, "batch", "blocks",
+       size(batch.blocks), sequences(batch) * batch.blocks_per_sequence);
+  check_query_start(batch);
+  check_logit_rows(batch);
+}
+
+void batch(const Batch& batch, const KvLimits& kv) {
+  batch_to_measure(batch);
+  for (const int32_t block : batch.blocks) {
+    if (block < -1 || block >= kv.blocks) {
+      fail("batch", "block " + text(block) + " of " + text(kv.blocks));
+    }
+  }
+  for (size_t s = 0; s < batch.kv_len.size(); ++s) {
+    for (auto row = static_cast<size_t>(batch.query_start[s]);
+         row < static_cast<size_t>(batch.query_start[s + 1]); ++row) {
+      check_row(batch, kv, s, row);
+    }
+  }
+}
+
+Shape embed(const Batch& batch, NamedShape table) {
+  for (const int32_t token : batch.tokens) {
+    if (token < 0 || token >= table.shape.rows) {
+      fail("embed", std::string(table.name) + " has " + text(table.shape.rows) +
+                        " rows, token is " + text(token));
+    }
+  }
+  return {static_cast<int32_t>(tokens(batch)), table.shape.cols};
+}
+
+Shape norm(Shape x, NamedShape gain) {
+  vector_of("norm", gain, x.cols);
+  return x;
+}
+
+Shape add_norm(Shape x, Shape sum, NamedShape gain) {
+  if (x != sum) fail("add_norm", "x is " + text(x) + ", the sum is " + text(sum));
+  vector_of("add_norm", gain, x.cols);
+  return x;
+}
+
+Shape linear(Shape x, NamedShape weight) {
+  columns("linear", weight, x);
+  return {x.rows, weight.shape.rows};
+}
+
+Shape mlp(Shape x, NamedShape gate_up, NamedShape down) {
+  columns("mlp", gate_up, x);
+  if (gate_up.shape.rows % 2 != 0 || gate_up.shape.rows / 2 != down.shape.cols) {
+    fail("mlp", std::string(down.name) + " takes " + text(down.shape.cols) + " columns, " +
+                    std::string(gate_up.name) + " has " + text(gate_up.shape.rows) + " rows");
+  }
+  return {x.rows, down.shape.rows};
+}
+
+Shape logits(Shape x, const Batch& batch, NamedShape head) {
+  rows_of_step("logits", x, batch);
+  columns("logits", head, x);
+  return {static_cast<int32_t>(batch.logit_rows.size()), head.shape.rows};
+}
+
+Shape attention(Shape qkv, const Attention& a, const Batch& batch, const KvLimits& kv,
+                NamedShape q_norm, NamedShape k_norm) {
+  check_attention(a, kv.spec, q_norm, k_norm);
+  for (size_t s = 0; s < batch.kv_len.size(); ++s) check_visible(a, batch, kv, s);
+  return attention_result(qkv, a, batch);
+}
+
+Shape attention_to_measure(Shape qkv, const Attention& a, const Batch& batch, const KvSpec& kv,
+                           NamedShape q_norm, NamedShape k_norm) {
+  check_attention(a, kv, q_norm, k_norm);
+  return attention_result(qkv, a, batch);
+}
+
+std::string packed_name(std::span<const RawTensor> parts) {
+  std::string names;
+  for (const RawTensor& part : parts) names += (names.empty() ? "" : "+") + part.name;
+  return names;
+}
+
+Shape packed(std::span<const RawTensor> parts, std::span<const RawTensor> bias) {
+  if (parts.empty()) fail("pack", "no parts");
+  const auto bytes = [](const RawTensor& part) {
+    if (part.shape.rows < 1 || part.shape.cols < 1) {
+      fail("pack", part.name + " is " + text(part.shape));
+    }
+    const uint64_t wanted =
+        uint64_t(part.shape.rows) * uint64_t(part.shape.cols) * size_bytes(part.type);
+    if (part.bytes.size() != wanted) {
+      fail("pack", part.name + " bytes; got " + text(static_cast<int64_t>(part.bytes.size())) +
+                       ", want " + text(static_cast<int64_t>(wanted)));
+    }
+  };
+  int64_t rows = 0;
+  for (const RawTensor& part : parts) {
+    bytes(part);
+    if (part.shape.cols != parts[0].shape.cols) {
+      fail("pack", part.name + " columns; got " + text(part.shape.cols) + ", want " +
+                       text(parts[0].shape.cols));
+    }
+    rows += part.shape.rows;
+  }
+  want(rows <= std::numeric_limits<int32_t>::max(), "pack", "rows", rows,
+       std::numeric_limits<int32_t>::max());
+  if (bias.empty()) return {static_cast<int32_t>(rows), parts[0].shape.cols};
+  want(bias.size() == parts.size(), "pack", "bias vectors", static_cast<int64_t>(bias.size()),
+       static_cast<int64_t>(parts.size()));
+  for (size_t i = 0; i < bias.size(); ++i) {
+    bytes(bias[i]);
+    vector_of("pack", {bias[i].shape, bias[i].name}, parts[i].shape.rows);
+  }
+  return {static_cast<int32_t>(rows), parts[0].shape.cols};
+}
+
+void kv_spec(const KvSpec& spec, int32_t blocks) {
+  const auto positive = [](std::string_view what, int64_t value) {
+    if (value < 1) fail("create_kv", std::string(what) + " is " + text(value));
+  };
+  positive("layers", spec.layers);
+  positive("kv_heads", spec.kv_heads);
+  positive("head_dim", spec.head_dim);
+  positive("block_tokens", spec.block_tokens);
+  positive("blocks", blocks);
+  // Slots are 32 bits wide.
+  positive("slots left",
+           int64_t{std::numeric_limits<int32_t>::max()} - int64_t{blocks} * spec.block_tokens);
+}
+
+void copy_block(int32_t from, int32_t to, int32_t blocks) {
+  for (const int32_t block : {from, to}) {
+    if (block < 0 || block >= blocks) {
+      fail("copy_block", "block " + text(block) + " of " + text(blocks));
+    }
+  }
+}
+
+void sampling(const Batch& batch, std::span<const Sampling> sampling) {
+  want(sampling.size() == batch.logit_rows.size(), "submit", "sampling entries",
+       static_cast<int64_t>(sampling.size()), static_cast<int64_t>(batch.logit_rows.size()));
+}
+
+void result(Shape result, const Batch& batch) {
+  want(result.rows == static_cast<int64_t>(batch.logit_rows.size()), "submit", "rows of the result",
+       result.rows, static_cast<int64_t>(batch.logit_rows.size()));
+}
+
+}  // namespace llorch::shapes
