@@ -49,13 +49,15 @@ class Lifecycle {
   }
   // The second call ends what still runs.
   void ask_to_stop() {
-    std::optional<Service> service;
     change([&] {
-      if (stop_asked_) service = service_;
+      if (stop_asked_ && service_) service_->engine->stop();
       stop_asked_ = true;
     });
     stop_.request_stop();
-    if (service) service->engine->stop();
+  }
+  // The engine is about to go.
+  void forget_service() {
+    change([&] { service_.reset(); });
   }
 
   // Blocks until the model can serve; none if a stop was asked for first. Rethrows a failed start.
@@ -307,15 +309,16 @@ int serve(const Config& config, const Service& service, Server& server, Lifecycl
         {{"code", "engine_failed"}, {"message", describe(failure)}, {"exit_code", status}});
   }
   server.stop();
+  lifecycle.forget_service();
   return status;
 }
 
 // From parsed flags to the exit status. A failed start is thrown.
 int run(const Config& config) {
-  if (!config.callback_url.empty()) parse_callback_url(config.callback_url);
-  log_startup(config);
   Lifecycle lifecycle;
   const os::StopSignals signals([&](int) { lifecycle.ask_to_stop(); });
+  if (!config.callback_url.empty()) parse_callback_url(config.callback_url);
+  log_startup(config);
   Server server({.host = config.host,
                  .port = config.port,
                  .threads = os::usable_cpus() >= 4 ? 2 : 1,
