@@ -1,0 +1,50 @@
+// What a client is told when its request is not done: one table of codes, and the two body shapes
+// of the contract. Knows no sockets.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace llorch {
+
+enum class Refusal {
+  kMalformed,  // not HTTP
+  kInvalidJson,
+  kInvalidField,
+  kForbidden,
+  kNotFound,
+  kMethodNotAllowed,
+  kRequestTimeout,
+  kJobConflict,
+  kPayloadTooLarge,
+  kUnsupportedMediaType,
+  kHeadersTooLarge,
+  kOverloaded,
+  kInternal,
+  kLoading,
+  kUnavailable,
+};
+
+// An HTTP answer that is there as a whole.
+struct Reply {
+  int status = 200;
+  std::string body;   // JSON
+  std::string allow;  // methods, for 405 and OPTIONS
+  int retry_after_s = 0;
+  bool close = false;  // the connection ends with this answer
+};
+
+// {"code","message","retriable"}. OVERLOADED, LOADING and UNAVAILABLE carry Retry-After.
+Reply refuse(Refusal code, std::string_view message);
+
+// One broken rule of a field.
+struct FieldError {
+  std::string field, constraint, message;
+  std::optional<std::string> value;
+};
+// 400 {"errors":[{"field","constraint","message","value"?}]}.
+Reply refuse(const std::vector<FieldError>& errors);
+
+}  // namespace llorch

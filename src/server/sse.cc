@@ -1,0 +1,92 @@
+#include "server/sse.h"
+
+#include <array>
+#include <chrono>
+#include <cstdio>
+
+#include "server/json_text.h"
+
+namespace llorch {
+
+std::string EventWriter::write(const Event& event) {
+  return "data: " + std::visit([this](const auto& e) { return json(e); }, event) + "\n\n";
+}
+
+std::string EventWriter::json(const StartedEvent& e) const {
+  return R"({"type":"started","job_id":)" + json_string(facts_.job_id) +
+         ",\"model\":" + json_string(facts_.model) +
+         ",\"started_at\":" + json_string(rfc3339(e.at)) +
+         ",\"seed\":" + std::to_string(facts_.seed) +
+         ",\"prompt_tokens\":" + std::to_string(e.prompt_tokens) +
+         ",\"cached_tokens\":" + std::to_string(e.cached_tokens) + "}";
+}
+
+std::string EventWriter::json(const TokenEvent& e) {
+  std::string out =
+      R"({"type":"token","t":)" + json_string(e.text) + ",\"i\":" + std::to_string(index_++);
+  if (e.logprob) {
+    out += ",\"id\":" + std::to_string(e.id) + ",\"logprob\":" + json_number(*e.logprob);
+    if (!e.top.empty()) {
+      out += ",\"top_logprobs\":[";
+      for (const TokenLogprob& top : e.top) {
+        if (out.back() != '[') out += ',';
+        out += "{\"id\":" + std::to_string(top.token) + ",\"logprob\":" + json_number(top.logprob) +
+               "}";
+      }
+      out += ']';
+    }
+  }
+  return out + "}";
+}
+
+std::string EventWriter::json(const MetricsEvent& e) const {
+  return R"({"type":"metrics","tokens_per_sec":)" + json_number(e.tokens_per_sec) +
+         ",\"vram_bytes\":" + std::to_string(facts_.weight_bytes) + "}";
+}
+
+std::string EventWriter::json(const EndEvent& e) const {
+  std::string out = R"({"type":"end","tokens_out":)" + std::to_string(e.tokens_out) +
+                    ",\"decode_time_ms\":" + std::to_string(e.decode_time.count()) +
+                    ",\"stop_reason\":\"" + name(e.reason) + "\"";
+  if (e.stop_sequence) out += ",\"stop_sequence_matched\":" + json_string(*e.stop_sequence);
+  return out + "}";
+}
+
+std::string EventWriter::json(const FailedEvent& e) const {
+  return R"({"type":"error","code":)" + json_string(e.code) +
+         ",\"message\":" + json_string(e.message) +
+         ",\"retriable\":" + (e.retriable ? "true" : "false") + "}";
+}
+
+bool is_terminal(const Event& event) {
+  return std::holds_alternative<EndEvent>(event) || std::holds_alternative<FailedEvent>(event);
+}
+
+const char* name(StopReason reason) {
+  switch (reason) {
+    case StopReason::kMaxTokens:
+      return "MAX_TOKENS";
+    case StopReason::kEos:
+      return "EOS";
+    case StopReason::kStopSequence:
+      return "STOP_SEQUENCE";
+  }
+  return "";
+}
+
+std::string rfc3339(std::chrono::system_clock::time_point at) {
+  using namespace std::chrono;
+  const auto day = floor<days>(at);
+  const year_month_day date(day);
+  const hh_mm_ss time(floor<microseconds>(at - day));
+  std::array<char, 40> text;
+  const int length = std::snprintf(
+      text.data(), text.size(), "%04d-%02u-%02uT%02d:%02d:%02d.%06dZ",
+      static_cast<int>(date.year()), static_cast<unsigned>(date.month()),
+      static_cast<unsigned>(date.day()), static_cast<int>(time.hours().count()),
+      static_cast<int>(time.minutes().count()), static_cast<int>(time.seconds().count()),
+      static_cast<int>(time.subseconds().count()));
+  return {text.data(), static_cast<size_t>(length)};
+}
+
+}  // namespace llorch
