@@ -11,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -35,9 +36,11 @@ struct StartedEvent {
   int32_t prompt_tokens = 0, cached_tokens = 0;
 };
 struct TokenEvent {
-  std::string text;    // whole UTF-8; empty only if logprobs are wanted
+  std::string text;  // whole UTF-8; empty only if logprobs are wanted
   int32_t id = 0;
-  std::optional<float> logprob;  // if wanted
+  // If wanted; but text that was held back until an EOS comes in an event of its own without one,
+  // so that each model token has exactly one event with a logprob.
+  std::optional<float> logprob;
   std::vector<TokenLogprob> top;
 };
 struct MetricsEvent {
@@ -47,7 +50,7 @@ struct EndEvent {
   StopReason reason = StopReason::kMaxTokens;
   std::optional<std::string> stop_sequence;
   int32_t tokens_out = 0;
-  std::chrono::milliseconds decode_time{0};  // since the first token was computed
+  std::chrono::milliseconds decode_time{0};  // from the first token's result to the last's
 };
 struct FailedEvent {
   const char* code = "";  // CANCELLED, TIMEOUT, VRAM_OOM, INFERENCE_FAILED
@@ -57,7 +60,7 @@ struct FailedEvent {
 using Event = std::variant<StartedEvent, TokenEvent, MetricsEvent, EndEvent, FailedEvent>;
 
 // Why a request was ended from outside; the first cause wins.
-enum class CancelCause : int { kNone, kClient, kDisconnected, kShutdown, kSlowReader };
+enum class CancelCause : int { kNone, kClient, kDisconnected, kShutdown, kSlowReader, kStalled };
 
 // One request's way back: a bounded queue of events from the engine thread to one reader, and a
 // cancel flag the other way. Started, then tokens and metrics, then exactly one end or failure.
@@ -65,14 +68,16 @@ class Stream {
  public:
   explicit Stream(size_t capacity) : capacity_(capacity) {}
 
-  // Reader's side. `wake` is called from the engine thread, with no lock held, whenever a queue that
-  // was empty has an event; it must only post. Set it before the request is submitted.
+  // Reader's side. `wake` is called from the engine thread, with no lock held, whenever a queue
+  // that was empty has an event; it must only post. Set it before the request is submitted.
   void on_event(std::function<void()> wake) { wake_ = std::move(wake); }
   std::optional<Event> next();
+  // The engine looks before each step, and it steps as long as any request is open.
   void cancel(CancelCause cause);
 
-  // Engine's side. False if the reader is `capacity` events behind: the event is not queued. The
-  // terminal event is always queued.
+  // Engine's side. False if the reader is `capacity` events behind or the stream has ended: the
+  // event is not queued. A terminal event has room always, but once: what comes after it is
+  // dropped.
   bool push(Event event);
   CancelCause cancelled() const { return cancel_.load(std::memory_order_acquire); }
 
@@ -81,6 +86,7 @@ class Stream {
   std::function<void()> wake_;
   std::mutex mutex_;  // held for a move of one event
   std::deque<Event> events_;
+  bool ended_ = false;
   std::atomic<CancelCause> cancel_{CancelCause::kNone};
 };
 

@@ -1,0 +1,43 @@
+// A step's slices as the arrays that a backend reads. Knows no device and no policy.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/scheduler.h"
+#include "ops/backend.h"
+
+namespace llorch {
+
+struct BatchLimits {
+  int32_t step_tokens = 0;   // rows of a step
+  int32_t max_batch = 0;     // sequences of a step
+  int32_t context = 0;       // tokens of a sequence
+  int32_t block_tokens = 0;  // P
+};
+
+// Owns the arrays; what it returns is valid until its next call.
+class BatchBuilder {
+ public:
+  explicit BatchBuilder(const BatchLimits& limits);
+
+  // Rows in the order of `slices`; one wanted row for each slice that wants a token.
+  const Batch& build(std::span<const Slice> slices);
+  // The largest step that can come, without blocks and with all slots -1, for Backend::prepare().
+  const Batch& largest();
+  // [L] for the batch built last; `history` points into the sequences.
+  std::span<const Sampling> sampling() const { return sampling_; }
+
+ private:
+  void clear();
+  void add_rows(const Slice& slice);
+  const Batch& finish();
+
+  const BatchLimits limits_;
+  std::vector<int32_t> tokens_, positions_, slots_, query_start_, kv_len_, blocks_, logit_rows_;
+  std::vector<Sampling> sampling_;
+  Batch batch_;
+};
+
+}  // namespace llorch

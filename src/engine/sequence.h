@@ -1,0 +1,40 @@
+// A request inside the engine: its tokens, which of them are computed, and the kv blocks that hold
+// them. Engine thread only, but for its making.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "engine/output.h"
+#include "engine/request.h"
+
+namespace llorch {
+
+struct Sequence {
+  Request request;              // its prompt has moved to `tokens`
+  std::vector<int32_t> tokens;  // prompt, then output; never moves in memory
+  int32_t prompt_tokens = 0;
+  int32_t computed = 0;         // tokens from the front whose k, v lie in `blocks`
+  std::vector<int32_t> blocks;  // physical, in order
+  bool started = false;         // has been part of a step
+  std::optional<std::chrono::steady_clock::time_point> deadline;
+  std::optional<Output> output;  // none in tests of what does not emit
+
+  Sequence() = default;
+  explicit Sequence(Request r) : request(std::move(r)), tokens(std::move(request.prompt)) {
+    prompt_tokens = static_cast<int32_t>(tokens.size());
+    tokens.reserve(tokens.size() + static_cast<size_t>(request.max_tokens));
+  }
+  Sequence(const Sequence&) = delete;
+  Sequence& operator=(const Sequence&) = delete;
+
+  // Tokens to compute until the next one can be sampled: 1 while decoding.
+  int32_t missing() const { return static_cast<int32_t>(tokens.size()) - computed; }
+  // The most tokens it can ever hold.
+  int32_t limit() const { return prompt_tokens + request.max_tokens; }
+};
+
+}  // namespace llorch
