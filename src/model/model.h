@@ -2,12 +2,10 @@
 // sequences or text.
 #pragma once
 
-#include <cstdint>
 #include <functional>
 #include <optional>
-#include <string>
+#include <utility>
 #include <variant>
-#include <vector>
 
 #include "formats/checkpoint.h"
 #include "model/llama.h"
@@ -19,14 +17,14 @@
 namespace llorch {
 
 struct LoadOptions {
-  std::optional<DType> dtype;  // none: the checkpoint's
-  std::function<void(int percent)> progress;
+  std::optional<DType> dtype;                 // none: the checkpoint's
+  std::function<void(int percent)> progress;  // may be empty; 0 to 100, each at most once
 };
 
 class Model {
  public:
-  // Reads config, checks every tensor (name, shape, dtype, finite values) and packs it on `backend`.
-  // Throws Error{kCorruptFile} or Error{kUnsupported} naming file, tensor and reason.
+  // Reads config, checks every tensor (name, shape, dtype, finite values) and packs it on
+  // `backend`. Throws Error{kCorruptFile} or Error{kUnsupported} naming file, tensor and reason.
   static Model load(const Checkpoint& checkpoint, Backend& backend, const LoadOptions& options);
 
   const ModelConfig& config() const;
@@ -37,9 +35,10 @@ class Model {
   Forward forward() const;
 
  private:
-  using Family = std::variant<Llama, Mistral, Qwen>;
-  Model(Family family, DType dtype) : family_(std::move(family)), dtype_(dtype) {}
-  Family family_;
+  using AnyFamily = std::variant<Llama, Mistral, Qwen>;
+  Model(AnyFamily family, DType dtype) : family_(std::move(family)), dtype_(dtype) {}
+
+  AnyFamily family_;
   DType dtype_;
 };
 
