@@ -37,7 +37,7 @@ struct AttentionSpec {
   int heads = 0, kv_heads = 0, head_dim = 0, window = 0;
   float scale = 1, softcap = 0, eps = 0;
   const Rope* rope = nullptr;
-  std::span<const float> q_norm, k_norm;  // [head_dim], or empty
+  std::span<const float> q_norm = {}, k_norm = {};  // [head_dim], or empty
 };
 
 Matrix embed(const Matrix& table, std::span<const int32_t> tokens, float scale);

@@ -1,0 +1,174 @@
+// Argument checks: each wrong shape is refused with a text that names it.
+#include "ops/shapes.h"
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "gtest/gtest.h"
+
+namespace llorch {
+namespace {
+
+// Two sequences of 3 and 1 rows on blocks of two tokens.
+struct Arrays {
+  std::vector<int32_t> tokens = {4, 5, 6, 7}, positions = {0, 1, 2, 4}, slots = {6, 7, 2, 8};
+  std::vector<int32_t> query_start = {0, 3, 4}, kv_len = {3, 5}, blocks = {3, 1, -1, 0, 2, 4};
+  std::vector<int32_t> wanted = {2, 3};
+  int32_t width = 3;
+  Batch batch() const {
+    return {tokens, positions, slots, query_start, kv_len, blocks, wanted, width};
+  }
+};
+const shapes::KvLimits kKv{
+    {.layers = 2, .kv_heads = 2, .head_dim = 8, .block_tokens = 2, .type = DType::kF32}, 5};
+
+void expect_refused(const std::function<void()>& check, const std::string& text) {
+  try {
+    check();
+    ADD_FAILURE() << "not refused: " << text;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInternal);
+    EXPECT_EQ(std::string(error.what()), text);
+  }
+}
+
+void expect_batch_refused(const Arrays& arrays, const std::string& text) {
+  expect_refused([&] { shapes::batch(arrays.batch(), kKv); }, text);
+}
+
+TEST(Shapes, AcceptABatchOfTwoSequences) {
+  Arrays arrays;
+  shapes::batch(arrays.batch(), kKv);
+  arrays.slots = {-1, -1, -1, -1};
+  arrays.positions = {90, 90, 90, 90};
+  shapes::batch(arrays.batch(), kKv);
+}
+
+TEST(Shapes, RefuseArraysThatDoNotFitTogether) {
+  Arrays a;
+  a.positions.pop_back();
+  expect_batch_refused(a, "[batch] positions; got 3, want 4");
+  a = {};
+  a.slots.push_back(1);
+  expect_batch_refused(a, "[batch] slots; got 5, want 4");
+  a = {};
+  a.query_start = {0, 4};
+  expect_batch_refused(a, "[batch] query_start; got 2, want 3");
+  a = {};
+  a.query_start = {0, 3, 5};
+  expect_batch_refused(a, "[batch] last of query_start; got 5, want 4");
+  a = {};
+  a.query_start = {0, 5, 4};
+  expect_batch_refused(a, "[batch] query_start is not ascending");
+  a = {};
+  a.width = 2;
+  expect_batch_refused(a, "[batch] blocks; got 6, want 4");
+  a = {};
+  a.wanted = {3, 2};
+  expect_batch_refused(a, "[batch] logit_rows are not ascending at row 2");
+  a = {};
+  a.wanted = {4};
+  expect_batch_refused(a, "[batch] logit row 4 of 4 rows");
+  expect_batch_refused({{}, {}, {}, {0}, {}, {}, {}}, "[batch] tokens; got 0, want 1");
+}
+
+TEST(Shapes, RefuseSlotsAndBlocksOutOfPlace) {
+  Arrays a;
+  a.slots[1] = 6;
+  expect_batch_refused(a, "[batch] row 1: slot 6 is not where block 3 puts position 1");
+  a = {};
+  a.blocks[0] = 5;
+  expect_batch_refused(a, "[batch] block 5 of 5");
+  a = {};
+  a.positions[2] = 3;
+  expect_batch_refused(a, "[batch] row 2: position 3 of kv_len 3");
+  a = {};
+  a.positions[3] = 6;
+  a.kv_len[1] = 7;
+  expect_batch_refused(a, "[batch] row 3: position 6 is past the block table");
+}
+
+TEST(Shapes, NameTheWeightThatDoesNotFit) {
+  expect_refused(
+      [] {
+        shapes::linear({2, 4096}, {{15360, 5120}, "blk.3.qkv"});
+      },
+      "[linear] blk.3.qkv takes 5120 columns, x has 4096");
+  expect_refused([] { shapes::norm({2, 8}, {{1, 9}, "n"}); }, "[norm] n is 1 x 9, want 1 x 8");
+  expect_refused(
+      [] {
+        shapes::add_norm({2, 8}, {2, 9}, {{1, 8}, "n"});
+      },
+      "[add_norm] x is 2 x 8, the sum is 2 x 9");
+  expect_refused(
+      [] {
+        shapes::mlp({2, 8}, {{10, 8}, "up"}, {{8, 6}, "down"});
+      },
+      "[mlp] down takes 6 columns, up has 10 rows");
+  Arrays a;
+  a.tokens[2] = 50;
+  expect_refused(
+      [&] {
+        shapes::embed(a.batch(), {{50, 8}, "table"});
+      },
+      "[embed] table has 50 rows, token is 50");
+  expect_refused(
+      [&] {
+        shapes::logits({3, 8}, a.batch(), {{50, 8}, "head"});
+      },
+      "[logits] rows of x; got 3, want 4");
+}
+
+TEST(Shapes, GiveTheResultsShape) {
+  const Arrays a;
+  EXPECT_EQ(shapes::embed(a.batch(), {{50, 8}, "t"}), (Shape{4, 8}));
+  EXPECT_EQ(shapes::linear({4, 8}, {{5, 8}, "w"}), (Shape{4, 5}));
+  EXPECT_EQ(shapes::mlp({4, 8}, {{12, 8}, "up"}, {{8, 6}, "down"}), (Shape{4, 8}));
+  EXPECT_EQ(shapes::logits({4, 8}, a.batch(), {{50, 8}, "head"}), (Shape{2, 50}));
+  const Attention spec{.heads = 4, .kv_heads = 2, .head_dim = 8};
+  EXPECT_EQ(shapes::attention({4, 64}, spec, a.batch(), kKv, {}, {}), (Shape{4, 32}));
+}
+
+TEST(Shapes, CheckAttentionAgainstTheKvBlocks) {
+  Arrays a;
+  const auto attend = [&](const Attention& spec, int32_t cols) {
+    shapes::attention({4, cols}, spec, a.batch(), kKv, {}, {});
+  };
+  expect_refused([&] { attend({.layer = 2, .heads = 4, .kv_heads = 2, .head_dim = 8}, 64); },
+                 "[attention] layer 2 of 2");
+  expect_refused([&] { attend({.heads = 3, .kv_heads = 2, .head_dim = 8}, 56); },
+                 "[attention] 3 heads do not share 2 kv heads");
+  expect_refused([&] { attend({.heads = 4, .kv_heads = 2, .head_dim = 8}, 63); },
+                 "[attention] columns of qkv; got 63, want 64");
+  const Rope rope{.dims = 6, .inv_freq = {1}};
+  expect_refused([&] { attend({.heads = 4, .kv_heads = 2, .head_dim = 8, .rope = &rope}, 64); },
+                 "[attention] inv_freq; got 1, want 3");
+  a.blocks[3] = -1;
+  expect_refused([&] { attend({.heads = 4, .kv_heads = 2, .head_dim = 8}, 64); },
+                 "[attention] sequence 1 has no block for tokens from 0");
+  attend({.heads = 4, .kv_heads = 2, .head_dim = 8, .window = 2}, 64);
+}
+
+TEST(Shapes, CheckWhatIsPacked) {
+  const std::vector<std::byte> bytes(64);
+  const auto tensor = [&](const char* name, Shape shape, size_t size) {
+    return RawTensor{name, DType::kF16, shape, std::span(bytes).first(size)};
+  };
+  const std::vector<RawTensor> parts = {tensor("q", {3, 4}, 24), tensor("k", {2, 4}, 16)};
+  const std::vector<RawTensor> bias = {tensor("q.b", {1, 3}, 6), tensor("k.b", {1, 2}, 4)};
+  EXPECT_EQ(shapes::packed(parts, bias), (Shape{5, 4}));
+  EXPECT_EQ(shapes::packed_name(parts), "q+k");
+  const std::vector<RawTensor> odd = {parts[0], tensor("k", {2, 5}, 20)};
+  expect_refused([&] { shapes::packed(odd, {}); }, "[pack] k columns; got 5, want 4");
+  const std::vector<RawTensor> cut = {tensor("q", {3, 4}, 23)};
+  expect_refused([&] { shapes::packed(cut, {}); }, "[pack] q bytes; got 23, want 24");
+  expect_refused([&] { shapes::packed(parts, std::span(bias).first(1)); },
+                 "[pack] bias vectors; got 1, want 2");
+  const std::vector<RawTensor> swapped = {bias[1], bias[0]};
+  expect_refused([&] { shapes::packed(parts, swapped); }, "[pack] k.b is 1 x 2, want 1 x 3");
+}
+
+}  // namespace
+}  // namespace llorch
