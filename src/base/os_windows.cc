@@ -71,7 +71,11 @@ bool stderr_is_terminal() { return _isatty(_fileno(stderr)) != 0; }
 void prepare_process() {}
 
 void name_this_thread(const char* name) {
-  SetThreadDescription(GetCurrentThread(), widen(name).c_str());
+  // mingw-w64 10 does not declare SetThreadDescription, so it is looked up.
+  using SetDescription = HRESULT(WINAPI*)(HANDLE, PCWSTR);
+  const auto set_description = reinterpret_cast<SetDescription>(reinterpret_cast<void*>(
+      GetProcAddress(GetModuleHandleW(L"kernel32.dll"), "SetThreadDescription")));
+  if (set_description) set_description(GetCurrentThread(), widen(name).c_str());
 }
 
 // Large pages need a privilege that a service seldom has.
