@@ -32,6 +32,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kExitEngineFailed = 15;
+constexpr std::chrono::milliseconds kStallCheck{250};
 constexpr int kDefaultContext = 8192;  // unless --context-length asks for more
 
 int64_t ms_since(Clock::time_point start) {
@@ -68,10 +69,15 @@ class Lifecycle {
     if (failure_) std::rethrow_exception(failure_);
     return service_;
   }
-  // Blocks until a stop is asked for. Rethrows what ended the engine before.
-  void wait_stop() {
+  // Blocks until a stop is asked for, and meanwhile sees to it that a step that hangs ends its
+  // streams. Rethrows what ended the engine before.
+  void wait_stop(Engine& engine) {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return failure_ || stop_asked_; });
+    while (!changed_.wait_for(lock, kStallCheck, [&] { return failure_ || stop_asked_; })) {
+      lock.unlock();
+      if (engine.fail_stalled()) log(Level::kError, "error", {{"code", "engine_stalled"}});
+      lock.lock();
+    }
     if (failure_) std::rethrow_exception(failure_);
   }
   std::exception_ptr failure() {
@@ -292,7 +298,7 @@ int serve(const Config& config, const Service& service, Server& server, Lifecycl
   server.serve(service);
   try {
     announce(config, service, server.port(), lifecycle);
-    lifecycle.wait_stop();
+    lifecycle.wait_stop(*service.engine);
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kCallbackRefused) {
       status = exit_status(error.code());
@@ -309,6 +315,10 @@ int serve(const Config& config, const Service& service, Server& server, Lifecycl
         {{"code", "engine_failed"}, {"message", describe(failure)}, {"exit_code", status}});
   }
   server.stop();
+  if (service.engine->snapshot().stalled) {
+    // Its thread hangs in a step that may never end: nobody can wait for it.
+    std::_Exit(kExitEngineFailed);
+  }
   lifecycle.forget_service();
   return status;
 }
