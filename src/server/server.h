@@ -2,9 +2,11 @@
 // its public members, never a step or a block.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "engine/engine.h"
@@ -20,6 +22,12 @@ struct ServerOptions {
   std::string backend;  // "cpu"
   std::chrono::milliseconds request_timeout{0};
   std::optional<uint64_t> seed_default;  // none: a random one for each request
+
+  // What one client can hold: connections of all together, the time for a request's head (its body
+  // gets four times as long), and the time in which a reader must take something.
+  int max_connections = 4096;
+  std::chrono::milliseconds read_timeout{30'000};
+  std::chrono::milliseconds write_timeout{60'000};
 };
 
 // What can be served once the model is loaded; all of it must outlive the server's stop().

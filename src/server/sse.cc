@@ -1,9 +1,6 @@
 #include "server/sse.h"
 
-#include <array>
-#include <chrono>
-#include <cstdio>
-
+#include "base/log.h"
 #include "server/json_text.h"
 
 namespace llorch {
@@ -72,21 +69,6 @@ const char* name(StopReason reason) {
       return "STOP_SEQUENCE";
   }
   return "";
-}
-
-std::string rfc3339(std::chrono::system_clock::time_point at) {
-  using namespace std::chrono;
-  const auto day = floor<days>(at);
-  const year_month_day date(day);
-  const hh_mm_ss time(floor<microseconds>(at - day));
-  std::array<char, 40> text;
-  const int length = std::snprintf(
-      text.data(), text.size(), "%04d-%02u-%02uT%02d:%02d:%02d.%06dZ",
-      static_cast<int>(date.year()), static_cast<unsigned>(date.month()),
-      static_cast<unsigned>(date.day()), static_cast<int>(time.hours().count()),
-      static_cast<int>(time.minutes().count()), static_cast<int>(time.seconds().count()),
-      static_cast<int>(time.subseconds().count()));
-  return {text.data(), static_cast<size_t>(length)};
 }
 
 }  // namespace llorch

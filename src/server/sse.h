@@ -38,7 +38,4 @@ class EventWriter {
 bool is_terminal(const Event& event);
 const char* name(StopReason reason);  // "MAX_TOKENS"
 
-// RFC 3339 in UTC with microseconds: "2025-01-31T12:00:00.000001Z".
-std::string rfc3339(std::chrono::system_clock::time_point at);
-
 }  // namespace llorch

@@ -100,11 +100,5 @@ TEST(JsonText, WritesTheShortestFloat) {
   EXPECT_EQ(plain_number(16777216.0F), "16777216");
 }
 
-TEST(Rfc3339, PadsEveryPart) {
-  EXPECT_EQ(rfc3339(system_clock::time_point(microseconds(0))), "1970-01-01T00:00:00.000000Z");
-  EXPECT_EQ(rfc3339(system_clock::time_point(microseconds(951782399999999))),
-            "2000-02-28T23:59:59.999999Z");
-}
-
 }  // namespace
 }  // namespace llorch

@@ -1,0 +1,69 @@
+// The routes: a request that is wholly read becomes an answer, or an execution to be streamed.
+// Knows no sockets, and nothing of how bytes become a request.
+//
+// Refused until it exists, never ignored: the headers Last-Event-ID, X-Deadline and X-Deadline-Ms
+// (422 INVALID_FIELD that names them), beside the fields named in execute_request.h.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include "server/errors.h"
+#include "server/execution.h"
+#include "server/server.h"
+
+namespace llorch {
+
+// What the routes need of a request's head; valid as long as the request is.
+struct RequestHead {
+  std::string_view method, path;
+  std::string_view content_type, content_encoding;
+  std::string_view unsupported_header;  // one that asks for what is not there yet
+  std::string correlation_id;
+  bool loopback_peer = false;
+};
+
+inline constexpr const char* kUnsupportedHeaders[] = {"Last-Event-ID", "X-Deadline",
+                                                      "X-Deadline-Ms"};
+
+// Shared by all I/O threads; takes no lock and never waits for the engine.
+class Api {
+ public:
+  using Outcome = std::variant<Reply, std::shared_ptr<Execution>>;
+
+  explicit Api(const ServerOptions& options) : options_(options) {}
+
+  void on_shutdown(std::function<void()> callback) { shutdown_ = std::move(callback); }
+  void serve(const Service& service);  // once
+  void start_drain() { draining_ = true; }
+
+  // The refusal that a head deserves whatever its body says; none if the body is wanted.
+  std::optional<Reply> check(const RequestHead& head) const;
+  // `wake` is called from the engine thread when the execution has events.
+  Outcome handle(const RequestHead& head, std::string_view body, std::function<void()> wake);
+
+ private:
+  const Service* service() const { return service_.load(std::memory_order_acquire); }
+  const char* why_unhealthy(const EngineSnapshot& snapshot) const;
+  Reply health() const;
+  Reply live() const;
+  Reply ready() const;
+  Reply cancel(std::string_view body) const;
+  Reply shut_down(const RequestHead& head);
+  Outcome execute(const RequestHead& head, std::string_view body, std::function<void()> wake) const;
+
+  const ServerOptions options_;
+  const std::chrono::steady_clock::time_point born_ = std::chrono::steady_clock::now();
+  std::function<void()> shutdown_;
+  Service stored_service_;
+  std::atomic<const Service*> service_{nullptr};
+  std::atomic<bool> draining_{false}, shutdown_asked_{false};
+};
+
+}  // namespace llorch

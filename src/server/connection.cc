@@ -1,0 +1,421 @@
+#include "server/connection.h"
+
+#include <algorithm>
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/read.hpp>
+#include <boost/beast/http/string_body.hpp>
+
+#include "base/error.h"
+#include "base/log.h"
+
+namespace llorch {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+using boost::system::error_code;
+using namespace std::chrono_literals;
+
+constexpr size_t kMaxHeadBytes = 16 * 1024;
+constexpr int kMaxHeaders = 100;
+constexpr size_t kMaxBodyBytes = 2'097'152;
+constexpr size_t kMaxBodyBytesInAll = 256 * 1024 * 1024;
+// What a client may send ahead while its stream runs.
+constexpr size_t kMaxAhead = 64 * 1024;
+// After an end of file: how long the last event may take to come and to leave.
+constexpr auto kAfterEnd = 5s;
+constexpr auto kLinger = 2s;
+constexpr size_t kMaxLingerBytes = 16 * 1024 * 1024;
+
+auto token(error_code& ec) { return asio::redirect_error(asio::use_awaitable, ec); }
+
+std::string_view view(beast::string_view text) { return {text.data(), text.size()}; }
+
+// Memory that a request's body may take, held until the request has been handled.
+class BodyShare {
+ public:
+  BodyShare() = default;
+  BodyShare(const BodyShare&) = delete;
+  BodyShare& operator=(const BodyShare&) = delete;
+  ~BodyShare() {
+    if (total_) total_->fetch_sub(bytes_);
+  }
+  bool take(std::atomic<size_t>& total, size_t bytes) {
+    if (total.fetch_add(bytes) + bytes > kMaxBodyBytesInAll) {
+      total.fetch_sub(bytes);
+      return false;
+    }
+    total_ = &total;
+    bytes_ = bytes;
+    return true;
+  }
+
+ private:
+  std::atomic<size_t>* total_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+Reply refuse_and_close(Refusal code, std::string_view message) {
+  Reply reply = refuse(code, message);
+  reply.close = true;
+  return reply;
+}
+
+// What a client that cannot be understood is told; none if it is not there any more.
+std::optional<Reply> answer_to(const error_code& ec, bool timed_out) {
+  if (timed_out) return refuse_and_close(Refusal::kRequestTimeout, "the request came too slowly");
+  if (ec == http::error::header_limit || ec == http::error::buffer_overflow) {
+    return refuse_and_close(
+        Refusal::kHeadersTooLarge,
+        "the head of the request is too large; at most 16384 bytes and 100 headers");
+  }
+  if (ec == http::error::body_limit) {
+    return refuse_and_close(Refusal::kPayloadTooLarge,
+                            "the body is too large; at most 2097152 bytes");
+  }
+  if (ec == http::error::partial_message) {
+    return refuse_and_close(Refusal::kMalformed, "the request ends in the middle");
+  }
+  if (ec.category() == http::make_error_code(http::error::bad_method).category() &&
+      ec != http::error::end_of_stream) {
+    return refuse_and_close(Refusal::kMalformed, "malformed HTTP: " + ec.message());
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+struct Connection::Incoming {
+  http::request_parser<http::string_body> parser;
+  std::string correlation;
+  RequestHead head;
+  Framing framing;
+  BodyShare share;
+
+  const auto& message() const { return parser.get(); }
+  std::string_view field(beast::string_view name) const { return view(message()[name]); }
+  bool has_body() const { return !parser.is_done(); }
+};
+
+Connection::Connection(asio::ip::tcp::socket socket, std::shared_ptr<IoThread> home,
+                       std::shared_ptr<Shared> shared)
+    : socket_(std::move(socket)),
+      home_(std::move(home)),
+      shared_(std::move(shared)),
+      deadline_timer_(home_->context),
+      signal_(home_->context) {}
+
+void Connection::start() {
+  const auto self = shared_from_this();
+  home_->connections.insert(self);
+  asio::co_spawn(
+      home_->context, [self] { return self->watch_deadline(); }, asio::detached);
+  asio::co_spawn(
+      home_->context, [self] { return self->run(); }, asio::detached);
+  if (home_->closing) finish();
+}
+
+void Connection::finish() {
+  finishing_ = true;
+  if (idle_) abort();
+}
+
+void Connection::abort() {
+  error_code ignored;
+  socket_.close(ignored);
+  signal_.cancel();
+}
+
+Connection::Task<void> Connection::run() {
+  Next next = Next::kRequest;
+  try {
+    while (next == Next::kRequest) next = co_await serve_one();
+    if (next == Next::kLinger) co_await linger();
+  } catch (const std::exception& e) {
+    log(Level::kError, "connection_failed", {{"message", e.what()}});
+  }
+  closed_ = true;
+  error_code ignored;
+  socket_.shutdown(asio::ip::tcp::socket::shutdown_both, ignored);
+  socket_.close(ignored);
+  deadline_timer_.cancel();
+  home_->connections.erase(shared_from_this());
+  --shared_->connections;
+}
+
+// One request from its first byte to the last byte of its answer.
+Connection::Task<Connection::Next> Connection::serve_one() {
+  idle_ = true;
+  if (finishing_ || !co_await wait_for_bytes()) co_return Next::kClose;
+  idle_ = false;
+  Incoming in;
+  std::optional<Reply> refusal = co_await read_head(in);
+  if (!refusal && !socket_.is_open()) co_return Next::kClose;
+  if (refusal && refusal->close) co_return co_await reply(*refusal, in);
+  refusal = shared_->api.check(in.head);
+  const bool expects = beast::iequals(in.message()[http::field::expect], "100-continue");
+  if (in.has_body()) {
+    if (expects && refusal) {
+      // The client waits for this answer and need not send its body at all.
+      refusal->close = true;
+      co_return co_await reply(*refusal, in);
+    }
+    if (expects && in.framing.http_1_1 && !co_await send(kContinue)) co_return Next::kClose;
+    if (const std::optional<Reply> bad = co_await read_body(in)) {
+      co_return co_await reply(*bad, in);
+    }
+    if (!socket_.is_open()) co_return Next::kClose;
+  }
+  if (refusal) co_return co_await reply(*refusal, in);
+
+  Api::Outcome outcome;
+  try {
+    outcome = shared_->api.handle(in.head, in.message().body(), waker());
+  } catch (const std::exception& e) {
+    log(Level::kError, "request_failed",
+        {{"correlation_id", in.correlation}, {"message", e.what()}});
+    outcome = refuse(Refusal::kInternal, "the request failed inside the worker");
+  }
+  if (const Reply* whole = std::get_if<Reply>(&outcome)) co_return co_await reply(*whole, in);
+  co_return co_await stream(std::get<std::shared_ptr<Execution>>(outcome), in);
+}
+
+// Between requests; false if the connection is over.
+Connection::Task<bool> Connection::wait_for_bytes() {
+  if (buffer_.size() > 0) co_return true;
+  error_code ec;
+  set_deadline(shared_->options.read_timeout);
+  const size_t bytes = co_await socket_.async_read_some(buffer_.prepare(4096), token(ec));
+  buffer_.commit(bytes);
+  clear_deadline();
+  co_return !ec;
+}
+
+// Fills in.head. A refusal of this kind always closes; without one and with the socket closed, the
+// client has gone.
+Connection::Task<std::optional<Reply>> Connection::read_head(Incoming& in) {
+  in.parser.header_limit(kMaxHeadBytes);
+  in.parser.body_limit(kMaxBodyBytes);
+  error_code ec;
+  set_deadline(shared_->options.read_timeout);
+  co_await http::async_read_header(socket_, buffer_, in.parser, token(ec));
+  clear_deadline();
+  const auto& message = in.message();
+  in.correlation = correlation_id(in.field("X-Correlation-ID"));
+  in.framing.http_1_1 = message.version() >= 11;
+  in.framing.keep_alive = message.keep_alive();
+  in.framing.head_only = message.method() == http::verb::head;
+  if (ec) {
+    std::optional<Reply> refusal = answer_to(ec, timed_out_);
+    if (!refusal) abort();
+    co_return refusal;
+  }
+  if (std::distance(message.begin(), message.end()) > kMaxHeaders) {
+    co_return answer_to(http::error::header_limit, false);
+  }
+  if (message.count(http::field::transfer_encoding) > 0 && !message.chunked()) {
+    co_return refuse_and_close(Refusal::kMalformed, "unknown transfer encoding");
+  }
+  if (in.framing.http_1_1 && message.count(http::field::host) != 1) {
+    co_return refuse_and_close(Refusal::kMalformed, "HTTP/1.1 needs one Host header");
+  }
+  in.head = {.method = view(message.method_string()),
+             .path = path_of(view(message.target())),
+             .content_type = in.field("Content-Type"),
+             .content_encoding = in.field("Content-Encoding"),
+             .unsupported_header = {},
+             .correlation_id = in.correlation,
+             .loopback_peer = false};
+  for (const char* name : kUnsupportedHeaders) {
+    if (message.count(name) > 0) in.head.unsupported_header = name;
+  }
+  error_code unknown;
+  const asio::ip::address peer = socket_.remote_endpoint(unknown).address();
+  in.head.loopback_peer =
+      !unknown && (peer.is_loopback() ||
+                   (peer.is_v6() && peer.to_v6().is_v4_mapped() &&
+                    asio::ip::make_address_v4(asio::ip::v4_mapped, peer.to_v6()).is_loopback()));
+  co_return std::nullopt;
+}
+
+// As read_head. Every piece has the read timeout, all of them together four times that.
+Connection::Task<std::optional<Reply>> Connection::read_body(Incoming& in) {
+  const auto length = in.parser.content_length();
+  if (!in.share.take(shared_->body_bytes, length ? *length : kMaxBodyBytes)) {
+    co_return refuse_and_close(Refusal::kOverloaded, "too many large requests at once");
+  }
+  const auto timeout = shared_->options.read_timeout;
+  const auto end = Clock::now() + 4 * timeout;
+  in.parser.eager(true);
+  while (!in.parser.is_done()) {
+    error_code ec;
+    set_deadline(std::min<Clock::duration>(timeout, end - Clock::now()));
+    co_await http::async_read_some(socket_, buffer_, in.parser, token(ec));
+    clear_deadline();
+    if (ec) {
+      std::optional<Reply> refusal = answer_to(ec, timed_out_);
+      if (!refusal) abort();
+      co_return refusal;
+    }
+  }
+  co_return std::nullopt;
+}
+
+Connection::Task<Connection::Next> Connection::reply(const Reply& reply, const Incoming& in) {
+  Framing framing = in.framing;
+  framing.keep_alive = framing.keep_alive && !finishing_;
+  const bool sent = co_await send(answer(reply, in.correlation, framing));
+  if (!sent) co_return Next::kClose;
+  if (reply.close) co_return Next::kLinger;
+  co_return framing.keep_alive ? Next::kRequest : Next::kClose;
+}
+
+// A client that closes, or only shuts down its sending side, ends its request: TCP does not tell
+// one from the other until something is written, and a closed socket must end the job at once. It
+// is still sent what the stream has left, the last event included.
+Connection::Task<Connection::Next> Connection::stream(std::shared_ptr<Execution> execution,
+                                                      const Incoming& in) {
+  stop_watching_ = false;
+  watching_peer_ = true;
+  peer_gone_ = Clock::time_point::max();
+  const auto self = shared_from_this();
+  asio::co_spawn(
+      home_->context, [self, execution] { return self->watch_peer(*execution); }, asio::detached);
+  const bool whole = co_await send(stream_head(in.correlation, in.framing)) &&
+                     co_await send_events(*execution, in.framing);
+  // Reading must have ended before the next request is parsed from the same buffer.
+  stop_watching_ = true;
+  error_code ignored;
+  socket_.cancel(ignored);
+  while (watching_peer_) {
+    signal_.expires_at(Clock::time_point::max());
+    co_await signal_.async_wait(token(ignored));
+  }
+  const bool peer_left = peer_gone_ != Clock::time_point::max();
+  const bool keep = whole && in.framing.http_1_1 && in.framing.keep_alive && !finishing_;
+  co_return keep && !peer_left ? Next::kRequest : Next::kClose;
+}
+
+// True once the last event has been written.
+Connection::Task<bool> Connection::send_events(Execution& execution, const Framing& framing) {
+  Clock::time_point last_write = Clock::now();
+  for (;;) {
+    std::string bytes = execution.take();
+    if (bytes.empty() && execution.keepalive() > 0ms &&
+        Clock::now() >= last_write + execution.keepalive()) {
+      bytes = ": keepalive\n\n";
+    }
+    if (!bytes.empty()) {
+      if (framing.http_1_1) bytes = chunk(bytes);
+      if (framing.http_1_1 && execution.ended()) bytes += kLastChunk;
+      if (!co_await send(bytes)) co_return false;
+      last_write = Clock::now();
+      if (execution.ended()) co_return true;
+      continue;
+    }
+    auto wait_until = Clock::time_point::max();
+    if (peer_gone_ != wait_until) {
+      wait_until = peer_gone_ + kAfterEnd;
+      if (Clock::now() >= wait_until) co_return false;
+    } else if (execution.keepalive() > 0ms) {
+      wait_until = last_write + execution.keepalive();
+    }
+    if (!socket_.is_open()) co_return false;
+    error_code ignored;
+    signal_.expires_at(wait_until);
+    co_await signal_.async_wait(token(ignored));
+  }
+}
+
+Connection::Task<bool> Connection::send(Bytes bytes) {
+  error_code ec;
+  const bool peer_left = peer_gone_ != Clock::time_point::max();
+  set_deadline(peer_left ? Clock::duration(kAfterEnd)
+                         : Clock::duration(shared_->options.write_timeout));
+  co_await asio::async_write(socket_, asio::buffer(bytes.data(), bytes.size()), token(ec));
+  clear_deadline();
+  co_return !ec;
+}
+
+// Closing with unread input would reset the connection, and the client might lose the answer.
+Connection::Task<void> Connection::linger() {
+  error_code ec;
+  socket_.shutdown(asio::ip::tcp::socket::shutdown_send, ec);
+  set_deadline(kLinger);
+  size_t dropped = 0;
+  while (!ec && dropped < kMaxLingerBytes) {
+    buffer_.clear();
+    dropped += co_await socket_.async_read_some(buffer_.prepare(16 * 1024), token(ec));
+    // Each operation that is cancelled ends the loop; the deadline is that of all of them.
+  }
+}
+
+// Cancels what the socket is doing once the deadline has passed.
+Connection::Task<void> Connection::watch_deadline() {
+  while (!closed_) {
+    error_code ignored;
+    deadline_timer_.expires_at(deadline_);
+    co_await deadline_timer_.async_wait(token(ignored));
+    if (closed_) break;
+    if (Clock::now() < deadline_) continue;
+    timed_out_ = true;
+    // Again, should the operation have got its data at the same moment and gone on.
+    deadline_ = Clock::now() + 1s;
+    socket_.cancel(ignored);
+  }
+}
+
+// Reads while the stream is written, to learn that the client has left. What it sends ahead is kept
+// for the next request.
+Connection::Task<void> Connection::watch_peer(Execution& execution) {
+  while (!stop_watching_) {
+    if (buffer_.size() >= kMaxAhead) {
+      peer_has_gone(execution);
+      break;
+    }
+    error_code ec;
+    const size_t bytes = co_await socket_.async_read_some(buffer_.prepare(4096), token(ec));
+    buffer_.commit(bytes);
+    if (ec && !stop_watching_) {
+      peer_has_gone(execution);
+      break;
+    }
+  }
+  watching_peer_ = false;
+  signal_.cancel();
+}
+
+void Connection::peer_has_gone(Execution& execution) {
+  peer_gone_ = Clock::now();
+  execution.cancel(CancelCause::kDisconnected);
+  set_deadline(kAfterEnd);  // of the write under way, if there is one
+  signal_.cancel();
+}
+
+void Connection::set_deadline(Clock::duration from_now) {
+  timed_out_ = false;
+  deadline_ = Clock::now() + from_now;
+  // A later deadline is found when the timer fires for the earlier one.
+  if (deadline_ < deadline_timer_.expiry()) deadline_timer_.cancel();
+}
+
+void Connection::clear_deadline() { deadline_ = Clock::time_point::max(); }
+
+// The engine may hold the result longer than the connection lives.
+std::function<void()> Connection::waker() {
+  return [home = home_, weak = weak_from_this()] {
+    asio::post(home->context, [weak] {
+      if (const auto self = weak.lock()) self->signal_.cancel();
+    });
+  };
+}
+
+}  // namespace llorch

@@ -1,0 +1,44 @@
+// One admitted request on the server's side: its events as bytes, and its line in the log. Knows no
+// sockets.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "server/sse.h"
+
+namespace llorch {
+
+// Belongs to one I/O thread. Logs `execute_start` when made and `execute_end` when destroyed; if no
+// terminal event was taken by then, the request is cancelled.
+class Execution {
+ public:
+  Execution(std::shared_ptr<Stream> stream, const Request& request, StreamFacts facts,
+            std::chrono::milliseconds keepalive);
+  ~Execution();
+  Execution(const Execution&) = delete;
+  Execution& operator=(const Execution&) = delete;
+
+  // The bytes of the events that wait, up to about 64 KiB; empty if none does.
+  std::string take();
+  bool ended() const { return ended_; }  // the terminal event was taken
+  void cancel(CancelCause cause) { stream_->cancel(cause); }
+  std::chrono::milliseconds keepalive() const { return keepalive_; }  // 0: none
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  void note(const Event& event);
+  int64_t ms_until(Clock::time_point then) const;
+
+  std::shared_ptr<Stream> stream_;
+  EventWriter writer_;
+  std::string job_id_, correlation_id_;
+  std::chrono::milliseconds keepalive_;
+  Clock::time_point submitted_ = Clock::now(), started_, first_token_;
+  std::string outcome_ = "CANCELLED";
+  int32_t prompt_tokens_, cached_tokens_ = 0, tokens_out_ = 0;
+  bool ended_ = false;
+};
+
+}  // namespace llorch
