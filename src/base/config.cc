@@ -173,7 +173,9 @@ std::map<std::string, std::string> read_config_file(const std::string& path,
   const auto json = nlohmann::json::parse(text, nullptr, false);
   if (!json.is_object()) refuse("--config: '" + path + "' is not a JSON object");
   std::map<std::string, std::string> values;
-  for (const auto& [key, value] : json.items()) {
+  for (const auto& item : json.items()) {
+    const std::string& key = item.key();
+    const auto& value = item.value();
     if (std::none_of(flags.begin(), flags.end(), [&](const Flag& f) { return f.name == key; })) {
       refuse("--config: '" + path + "' names '" + key + "', which is no flag");
     }

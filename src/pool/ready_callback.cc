@@ -59,7 +59,7 @@ class Attempt {
     while (!result_ && Clock::now() < deadline && !stop.stop_requested()) context_.run_for(kSlice);
     if (!result_) throw beast::system_error(beast::error::timeout);
     if (*result_) throw beast::system_error(*result_);
-    return parser_.get().result_int();
+    return static_cast<int>(parser_.get().result_int());
   }
 
  private:
