@@ -7,6 +7,10 @@ if(LLORCH_SYSROOT)
   link_directories(${LLORCH_SYSROOT}/lib)
 endif()
 add_compile_definitions(SPDLOG_FMT_EXTERNAL SPDLOG_HEADER_ONLY FMT_HEADER_ONLY BOOST_ERROR_CODE_HEADER_ONLY)
+if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
+  # Asio 1.74 knows clang's coroutines only as std::experimental.
+  add_compile_definitions(BOOST_ASIO_HAS_CO_AWAIT=1 BOOST_ASIO_HAS_STD_COROUTINE=1)
+endif()
 
 # Static archives by name: the same worker links on a machine that has no shared ones.
 function(llorch_static_library target archive header)
