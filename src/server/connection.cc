@@ -125,7 +125,7 @@ void Connection::start() {
 
 void Connection::finish() {
   finishing_ = true;
-  if (idle_) abort();
+  if (!writing_) abort();
 }
 
 void Connection::abort() {
@@ -153,9 +153,8 @@ Connection::Task<void> Connection::run() {
 
 // One request from its first byte to the last byte of its answer.
 Connection::Task<Connection::Next> Connection::serve_one() {
-  idle_ = true;
+  writing_ = false;
   if (finishing_ || !co_await wait_for_bytes()) co_return Next::kClose;
-  idle_ = false;
   Incoming in;
   std::optional<Reply> refusal = co_await read_head(in);
   if (!refusal && !socket_.is_open()) co_return Next::kClose;
@@ -270,6 +269,7 @@ Connection::Task<std::optional<Reply>> Connection::read_body(Incoming& in) {
 }
 
 Connection::Task<Connection::Next> Connection::reply(const Reply& reply, const Incoming& in) {
+  writing_ = true;
   Framing framing = in.framing;
   framing.keep_alive = framing.keep_alive && !finishing_;
   const bool sent = co_await send(answer(reply, in.correlation, framing));
@@ -283,6 +283,7 @@ Connection::Task<Connection::Next> Connection::reply(const Reply& reply, const I
 // is still sent what the stream has left, the last event included.
 Connection::Task<Connection::Next> Connection::stream(std::shared_ptr<Execution> execution,
                                                       const Incoming& in) {
+  writing_ = true;
   stop_watching_ = false;
   watching_peer_ = true;
   peer_gone_ = Clock::time_point::max();
@@ -347,6 +348,7 @@ Connection::Task<bool> Connection::send(Bytes bytes) {
 
 // Closing with unread input would reset the connection, and the client might lose the answer.
 Connection::Task<void> Connection::linger() {
+  writing_ = false;
   error_code ec;
   socket_.shutdown(asio::ip::tcp::socket::shutdown_send, ec);
   set_deadline(kLinger);

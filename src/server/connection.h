@@ -45,7 +45,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
              std::shared_ptr<Shared> shared);
 
   void start();
-  // Closes once the answer under way has been written: at once if there is none.
+  // Closes once the answer under way has been written; at once if there is none, or no whole
+  // request.
   void finish();
   void abort();
 
@@ -86,7 +87,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   boost::asio::steady_timer signal_;  // cancelled to wake the coroutine that streams
   bool watching_peer_ = false, stop_watching_ = false;
   Clock::time_point peer_gone_ = Clock::time_point::max();
-  bool idle_ = true;  // between two requests
+  bool writing_ = false;  // an answer or a stream is under way
   bool finishing_ = false, closed_ = false;
 };
 
