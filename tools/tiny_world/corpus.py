@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +17,26 @@ from . import world as w
 
 ROW_POOL = 64       # documents from which the packer may choose the next of a row
 USER_SHARE = 0.15   # share of the user's tokens that are trained on
-CATEGORY_WEIGHTS = {
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of the corpus."""
+
+    story: float                 # of documents
+    memory: float                # chance of a turn that tells something to remember
+    categories: dict[str, int]   # weights of the questions
+
+
+# Facts are learned first and quickly; what must be worked out takes most of the time.
+EARLY = Mix(0.16, 0.15, {
     "people": 26, "told facts": 22, "sums": 16, "counting": 6, "numbers": 3, "places": 8,
-    "colours": 5, "objects": 5, "animals": 7, "calendar": 6, "yes or no": 5, "small talk": 4,
-}
+    "colours": 5, "objects": 5, "animals": 7, "calendar": 6, "yes or no": 5, "small talk": 4})
+LATE = Mix(0.12, 0.3, {
+    "people": 14, "told facts": 36, "sums": 34, "counting": 14, "numbers": 10, "places": 4,
+    "colours": 3, "objects": 3, "animals": 4, "calendar": 7, "yes or no": 16, "small talk": 3})
+EARLY_DOCUMENTS = 16448
+
 STORY_REQUESTS = ["Tell me a story{}.", "Can you tell me a story{}?", "Please tell me a story{}.",
                   "Write a story{}.", "Write a short story{}.", "I would like to hear a story{}."]
 
@@ -44,9 +61,9 @@ class World:
         self.fixed = q.fixed_questions()
         self.training = {c: [x for x in qs if not x.held_out] for c, qs in self.fixed.items()}
 
-    def training_question(self, rng: random.Random) -> q.Qa:
+    def training_question(self, rng: random.Random, mix: Mix = EARLY) -> q.Qa:
         while True:
-            category = rng.choices(list(CATEGORY_WEIGHTS), list(CATEGORY_WEIGHTS.values()))[0]
+            category = rng.choices(list(mix.categories), list(mix.categories.values()))[0]
             if category == "small talk":
                 return q.small_talk(rng)
             if category == "told facts":
@@ -58,7 +75,7 @@ class World:
             if not qa.held_out:
                 return qa
 
-    def training_turns(self, rng: random.Random, count: int) -> list[q.Qa]:
+    def training_turns(self, rng: random.Random, count: int, mix: Mix = EARLY) -> list[q.Qa]:
         """A chat's turns: questions, follow-ups by pronoun, things to remember."""
         turns: list[q.Qa] = []
         ask = None
@@ -68,16 +85,16 @@ class World:
                 qa, ask = ask(rng), None
             elif last and last.person and rng.random() < 0.5:
                 qa = q.follow_up(last.person, last.key, rng)
-            elif ask is None and count > 1 and rng.random() < 0.15:
+            elif ask is None and count > 1 and rng.random() < mix.memory:
                 qa, ask = q.told_name(rng)
             else:
-                qa = self.training_question(rng)
+                qa = self.training_question(rng, mix)
             if qa.category == "small talk" or not qa.held_out:
                 turns.append(qa)
         return turns
 
 
-def chat_text(world: World, rng: random.Random, turns: int) -> str:
+def chat_text(world: World, rng: random.Random, turns: int, mix: Mix) -> str:
     """A whole chat, without the beginning token."""
     out = []
     if rng.random() < 0.06:
@@ -85,7 +102,7 @@ def chat_text(world: World, rng: random.Random, turns: int) -> str:
     if rng.random() < 0.05:
         request, story = story_request(rng)
         out.append(chat.user_turn(chat.respell(request, rng), rng) + story + chat.END)
-    for qa in world.training_turns(rng, turns):
+    for qa in world.training_turns(rng, turns, mix):
         out.append(chat.user_turn(chat.respell(qa.question, rng), rng) + qa.answer + chat.END)
     return "".join(out)
 
@@ -93,25 +110,29 @@ def chat_text(world: World, rng: random.Random, turns: int) -> str:
 def documents(world: World, seed: int) -> Iterator[str]:
     """Stories, chats and a few bare questions, for ever; each starts with the beginning token."""
     rng = random.Random(seed)
-    while True:
-        roll = rng.random()
-        if roll < 0.22:
+    for number in itertools.count():
+        mix = EARLY if number < EARLY_DOCUMENTS else LATE
+        roll = rng.random() - mix.story
+        if roll < 0:
             yield chat.BEGIN + stories.write_story(rng) + chat.END_OF_TEXT
-        elif roll < 0.26:
-            qa = world.training_question(rng)
+        elif roll < 0.04:
+            qa = world.training_question(rng, mix)
             yield f"{chat.BEGIN}{chat.respell(qa.question, rng)} {qa.answer}{chat.END_OF_TEXT}"
-        elif roll < 0.265:
-            yield chat.BEGIN + chat_text(world, rng, rng.randint(10, 40))
+        elif roll < 0.045:
+            yield chat.BEGIN + chat_text(world, rng, rng.randint(10, 40), mix)
         else:
-            yield chat.BEGIN + chat_text(world, rng, rng.choice([1, 1, 1, 2, 2, 3, 4, 5, 6]))
+            turns = rng.choice([1, 1, 1, 2, 2, 3, 4, 5, 6])
+            yield chat.BEGIN + chat_text(world, rng, turns, mix)
 
 
 @dataclass
 class Batch:
-    """Inputs [rows, length]; `targets` are -1 where nothing is learned."""
+    """All [rows, length]: inputs, targets (-1 where nothing is learned), and which document of
+    its row a position belongs to."""
 
     inputs: np.ndarray
     targets: np.ndarray
+    document: np.ndarray
 
 
 class Packer:
@@ -148,24 +169,24 @@ class Packer:
                 inside = False
         return learned
 
-    def _row(self, length: int) -> tuple[np.ndarray, np.ndarray]:
+    def _row(self, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         ids = np.full(length + 1, self._pad, dtype=np.int64)
         targets = np.full(length + 1, -1, dtype=np.int64)
+        document = np.zeros(length + 1, dtype=np.int64)
         at = 0
         while True:
             self._refill(length)
             room = length + 1 - at
             fitting = next((i for i, d in enumerate(self._pool) if len(d) <= room), None)
             if fitting is None:
-                return ids, targets
+                return ids, targets, document
             doc = self._pool.pop(fitting)
             ids[at:at + len(doc)] = doc
             targets[at:at + len(doc)] = np.where(self._learned(doc), doc, -1)
             at += len(doc)
+            document[at:] += 1
 
     def batch(self, rows: int, length: int) -> Batch:
         """The next `rows` rows of `length` positions."""
-        pairs = [self._row(length) for _ in range(rows)]
-        ids = np.stack([p[0] for p in pairs])
-        targets = np.stack([p[1] for p in pairs])
-        return Batch(ids[:, :-1], targets[:, 1:])
+        ids, targets, document = map(np.stack, zip(*(self._row(length) for _ in range(rows))))
+        return Batch(ids[:, :-1], targets[:, 1:], document[:, :-1])

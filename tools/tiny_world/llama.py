@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+EMBEDDING_STD = 0.3
+LAST_GAIN = 0.25
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -18,7 +21,7 @@ class Shape:
 
     vocab: int = 2048
     hidden: int = 192
-    layers: int = 6
+    layers: int = 5
     heads: int = 6
     kv_heads: int = 2
     ffn: int = 512
@@ -43,7 +46,7 @@ class Norm(nn.Module):
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.weight
 
 
-def _linear(rows: int, cols: int, gain: float = 1.0) -> nn.Linear:
+def _linear(rows: int, cols: int, gain: float) -> nn.Linear:
     layer = nn.Linear(cols, rows, bias=False)
     nn.init.normal_(layer.weight, std=gain * cols**-0.5)
     return layer
@@ -54,12 +57,12 @@ class Attention(nn.Module):
         super().__init__()
         self.s = s
         kv = s.kv_heads * s.head_dim
-        self.q_proj = _linear(s.hidden, s.hidden)
-        self.k_proj = _linear(kv, s.hidden)
-        self.v_proj = _linear(kv, s.hidden)
-        self.o_proj = _linear(s.hidden, s.hidden, (2 * s.layers) ** -0.5)
+        self.q_proj = _linear(s.hidden, s.hidden, 1.0)
+        self.k_proj = _linear(kv, s.hidden, 1.0)
+        self.v_proj = _linear(kv, s.hidden, 1.0)
+        self.o_proj = _linear(s.hidden, s.hidden, 0.0)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
         rows, length, _ = x.shape
         s = self.s
         weight = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
@@ -70,16 +73,17 @@ class Attention(nn.Module):
         q, k = (qk * cos + turned * sin).split([s.heads, s.kv_heads], dim=1)
         group = s.heads // s.kv_heads
         out = F.scaled_dot_product_attention(
-            q, k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1), is_causal=True)
+            q, k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1),
+            attn_mask=mask, is_causal=mask is None)
         return self.o_proj(out.transpose(1, 2).reshape(rows, length, s.hidden))
 
 
 class Mlp(nn.Module):
     def __init__(self, s: Shape) -> None:
         super().__init__()
-        self.gate_proj = _linear(s.ffn, s.hidden)
-        self.up_proj = _linear(s.ffn, s.hidden)
-        self.down_proj = _linear(s.hidden, s.ffn, (2 * s.layers) ** -0.5)
+        self.gate_proj = _linear(s.ffn, s.hidden, 1.0)
+        self.up_proj = _linear(s.ffn, s.hidden, 1.0)
+        self.down_proj = _linear(s.hidden, s.ffn, 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = F.linear(x, torch.cat([self.gate_proj.weight, self.up_proj.weight])).chunk(2, -1)
@@ -94,8 +98,8 @@ class Layer(nn.Module):
         self.post_attention_layernorm = Norm(s.hidden, s.eps)
         self.mlp = Mlp(s)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -106,20 +110,27 @@ class Body(nn.Module):
         super().__init__()
         self.s = s
         self.embed_tokens = nn.Embedding(s.vocab, s.hidden)
-        nn.init.normal_(self.embed_tokens.weight, std=0.02)
+        # Large, so that the token stays audible beside what the layers add; the last norm's gain
+        # brings the logits back to size.
+        nn.init.normal_(self.embed_tokens.weight, std=EMBEDDING_STD)
         self.layers = nn.ModuleList(Layer(s) for _ in range(s.layers))
         self.norm = Norm(s.hidden, s.eps)
+        nn.init.constant_(self.norm.weight, LAST_GAIN)
         powers = torch.arange(0, s.head_dim, 2, dtype=torch.float32) / s.head_dim
         angles = torch.outer(torch.arange(s.context, dtype=torch.float32), s.rope_theta**-powers)
         angles = torch.cat([angles, angles], dim=-1)
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, document: Tensor | None = None) -> Tensor:
+        """With `document`, a position sees only its own document, else all before it."""
+        mask = None
+        if document is not None:
+            mask = (document[:, None, :, None] == document[:, None, None, :]).tril()
         x = self.embed_tokens(ids)
         cos, sin = self.cos[:ids.shape[1]], self.sin[:ids.shape[1]]
         for layer in self.layers:
-            x = layer(x, cos, sin)
+            x = layer(x, cos, sin, mask)
         return self.norm(x)
 
 
@@ -159,4 +170,6 @@ def write_config(s: Shape, bos: int, eos: list[int], out: Path) -> None:
 def write_weights(model: TinyLlama, out: Path) -> None:
     """model.safetensors in bf16."""
     tensors = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in model.state_dict().items()}
-    save_file(tensors, str(out / "model.safetensors"), metadata={"format": "pt"})
+    path = out / "model.safetensors"
+    save_file(tensors, str(path), metadata={"format": "pt"})
+    path.chmod(0o644)

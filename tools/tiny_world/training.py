@@ -14,11 +14,11 @@ from .corpus import Packer
 from .llama import Shape, TinyLlama
 from .muon import Muon
 
-MUON_LR, ADAM_LR = 0.02, 3e-3
+MUON_LR, ADAM_LR = 0.012, 4e-3
 WARM_UP = 60          # steps
 BATCH_TOKENS = 4096   # positions of a step
-ROW = 512             # of most of the training; the last part sees whole contexts
-LONG_FROM = 0.92      # share of the training after which rows are a whole context long
+ROW = 256             # of most of the training; the last part sees whole contexts
+LONG_FROM = 0.90      # share of the training after which rows are a whole context long
 CHECKPOINT_EVERY = 100
 
 
@@ -37,7 +37,7 @@ def _optimizers(model: TinyLlama) -> list[torch.optim.Optimizer]:
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim < 2 or "embed" in n]
     return [
-        Muon(matrices, lr=MUON_LR, momentum=0.95, weight_decay=0.01),
+        Muon(matrices, lr=MUON_LR, momentum=0.95, weight_decay=0.05),
         torch.optim.AdamW(others, lr=ADAM_LR, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
     ]
 
@@ -82,7 +82,9 @@ def train(tokenizer: Tokenizer, shape: Shape, plan: Plan, work: Path) -> tuple[T
         length = shape.context if progress >= LONG_FROM else ROW
         batch = packer.batch(BATCH_TOKENS // length, length)
         inputs, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
-        loss = model.loss(model.model(inputs), targets)
+        # The long rows at the end let documents see each other: attention over all distances.
+        document = torch.from_numpy(batch.document) if length == ROW else None
+        loss = model.loss(model.model(inputs, document), targets)
         loss.backward()
         factor = _rate(step, progress, plan.decay)
         for optimizer, base in zip(optimizers, bases):
