@@ -166,7 +166,7 @@ struct Ops::Step {
 
   Tensor make(Shape shape, bool is_logits = false) {
     largest_bytes = std::max(largest_bytes, uint64_t(shape.rows) * uint64_t(shape.cols) * 4);
-    return {std::make_shared<Tensor::Impl>(is_logits), shape, DType::kF32};
+    return {std::make_shared<Tensor::Impl>(Tensor::Impl{is_logits}), shape, DType::kF32};
   }
 };
 
@@ -287,7 +287,7 @@ Weight Backend::pack(std::span<const RawTensor> parts, DType type,
   const Shape shape = shapes::packed(parts, bias);
   const DType stored = shape.rows == 1 ? DType::kF32 : type;
   impl_->weight_bytes += uint64_t(shape.rows) * uint64_t(shape.cols) * size_bytes(stored);
-  return {std::make_shared<Weight::Impl>(shapes::packed_name(parts)), shape, stored};
+  return {std::make_shared<Weight::Impl>(Weight::Impl{shapes::packed_name(parts)}), shape, stored};
 }
 
 uint64_t Backend::prepare(const Forward& f, const Batch& largest) {
