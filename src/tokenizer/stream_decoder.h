@@ -1,10 +1,11 @@
-// Token ids of one output, one at a time, into text that can be sent: whole UTF-8, nothing of a stop
-// sequence. Knows nothing of requests.
+// Token ids of one output, one at a time, into text that can be sent: whole UTF-8, nothing of a
+// stop sequence. Knows nothing of requests.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tokenizer/tokenizer.h"
@@ -14,7 +15,8 @@ namespace llorch {
 // Belongs to one output; one thread at a time. The tokenizer must outlive it.
 class StreamDecoder {
  public:
-  // The output continues a prompt, so the first token keeps its leading space.
+  // The output continues a prompt, so the first token keeps its leading space. Stop sequences are
+  // UTF-8; an empty one, or one that is not UTF-8, is never found.
   StreamDecoder(const Tokenizer& tokenizer, std::vector<std::string> stop);
 
   // Text that may be sent now: everything but an unfinished UTF-8 character and an end that may be
@@ -23,17 +25,25 @@ class StreamDecoder {
   std::string push(int32_t id);
   // What was held back, once the output has ended without a stop sequence.
   std::string finish();
-  // The stop sequence found: the one that ends first in the output; of several that end together,
-  // the longest.
+  // The stop sequence found: the one whose last byte comes first in the output; of several that end
+  // at the same byte, the longest.
   const std::optional<std::string>& stopped() const { return stopped_; }
 
  private:
-  std::string release(bool at_end);
+  // One stop sequence and how much of it the text ends with (Knuth, Morris, Pratt).
+  struct Stop {
+    std::string text;
+    std::vector<size_t> shorter;  // by length matched: the next shorter match to fall back on
+    size_t matched = 0;
+    void advance(char byte);
+  };
+  std::string take_whole_characters(bool at_end);
+  std::string release(std::string_view text);
 
   const Tokenizer* tokenizer_;
-  std::vector<std::string> stop_;
+  std::vector<Stop> stops_;
   std::string bytes_;  // of an unfinished character
-  std::string held_;   // whole characters that may begin a stop sequence
+  std::string held_;   // text that may be the start of a stop sequence, and no more
   std::optional<std::string> stopped_;
 };
 

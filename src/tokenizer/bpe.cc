@@ -1,0 +1,184 @@
+#include "tokenizer/bpe.h"
+
+#include <algorithm>
+#include <functional>
+
+#include "base/error.h"
+#include "tokenizer/unicode.h"
+
+namespace llorch::tok {
+namespace {
+
+constexpr int32_t kNone = -1;
+constexpr int32_t kRemoved = -1;
+constexpr uint64_t kFree = UINT64_MAX;
+
+uint64_t pair_of(int32_t left, int32_t right) {
+  return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
+}
+
+size_t hash_of(uint64_t pair) { return static_cast<size_t>((pair * 0x9E3779B97F4A7C15ULL) >> 20); }
+
+std::string byte_token(unsigned byte) {
+  static constexpr char kDigits[] = "0123456789ABCDEF";
+  return std::string("<0x") + kDigits[byte >> 4] + kDigits[byte & 15] + ">";
+}
+
+}  // namespace
+
+Bpe::Bpe(Vocabulary vocabulary, const std::vector<BpeMerge>& merges, BpeOptions options)
+    : vocabulary_(std::move(vocabulary)), options_(std::move(options)) {
+  low_chars_.fill(kNone);
+  for (char32_t c = 0; c < low_chars_.size(); ++c) {
+    std::string token;
+    append_utf8(token, c);
+    low_chars_[c] = vocabulary_.id_of(token).value_or(kNone);
+  }
+  if (options_.byte_fallback) {
+    bytes_.emplace();
+    for (unsigned byte = 0; byte < 256; ++byte) {
+      (*bytes_)[byte] = vocabulary_.id_of(byte_token(byte)).value_or(kNone);
+    }
+  }
+  size_t slots = 16;
+  while (slots < merges.size() * 2) slots *= 2;
+  merges_.assign(slots, Merge{kFree, 0, 0});
+  merged_by_rank_.reserve(merges.size());
+  for (const BpeMerge& merge : merges) {
+    add_merge(merge, static_cast<uint32_t>(merged_by_rank_.size()));
+    merged_by_rank_.push_back(merge.merged);
+  }
+}
+
+// A pair that is listed twice has its last rank.
+void Bpe::add_merge(const BpeMerge& merge, uint32_t rank) {
+  const uint64_t pair = pair_of(merge.left, merge.right);
+  const size_t mask = merges_.size() - 1;
+  size_t slot = hash_of(pair) & mask;
+  while (merges_[slot].pair != kFree && merges_[slot].pair != pair) slot = (slot + 1) & mask;
+  merges_[slot] = {pair, rank, merge.merged};
+}
+
+const Bpe::Merge* Bpe::find_merge(int32_t left, int32_t right) const {
+  const uint64_t pair = pair_of(left, right);
+  const size_t mask = merges_.size() - 1;
+  for (size_t slot = hash_of(pair) & mask; merges_[slot].pair != kFree; slot = (slot + 1) & mask) {
+    if (merges_[slot].pair == pair) return &merges_[slot];
+  }
+  return nullptr;
+}
+
+std::optional<int32_t> Bpe::char_id(std::string_view character) const {
+  if (character.size() <= 2) {
+    const char32_t c = char_at(character, 0);
+    if (c < low_chars_.size()) {
+      return low_chars_[c] == kNone ? std::nullopt : std::optional(low_chars_[c]);
+    }
+  }
+  return vocabulary_.id_of(character);
+}
+
+int32_t Bpe::unknown_id() const {
+  const std::optional<int32_t> id = vocabulary_.id_of(*options_.unk_token);
+  if (!id) {
+    throw Error(ErrorCode::kUnsupported,
+                "[tokenizer] the text has a character that the vocabulary lacks, as it lacks the "
+                "unknown token itself");
+  }
+  return *id;
+}
+
+void Bpe::make_symbols(std::string_view word, Workspace& workspace) const {
+  auto& symbols = workspace.symbols;
+  symbols.clear();
+  const auto add = [&symbols](int32_t id) {
+    const auto place = static_cast<int32_t>(symbols.size());
+    symbols.push_back({id, place - 1, place + 1});
+  };
+  // As the library: an unknown token waits for the next known character, also while bytes of other
+  // unknown characters go past it.
+  std::optional<int32_t> waiting;
+  for (size_t at = 0; at < word.size();) {
+    const std::string_view character = word.substr(at, char_bytes(word, at));
+    at += character.size();
+    if (const std::optional<int32_t> id = char_id(character)) {
+      if (waiting) add(*waiting);
+      waiting.reset();
+      add(*id);
+      continue;
+    }
+    if (bytes_) {
+      const auto id_of_byte = [this](char c) { return (*bytes_)[static_cast<unsigned char>(c)]; };
+      if (std::all_of(character.begin(), character.end(),
+                      [&](char c) { return id_of_byte(c) != kNone; })) {
+        for (const char c : character) add(id_of_byte(c));
+        continue;
+      }
+    }
+    if (!options_.unk_token) continue;  // the library drops the character
+    if (waiting && !options_.fuse_unk) add(*waiting);
+    waiting = unknown_id();
+  }
+  if (waiting) add(*waiting);
+}
+
+// Merges the pair of lowest rank, leftmost first, until none is left: a heap of pairs over a linked
+// list, entries that have become stale being passed over when their turn comes.
+void Bpe::merge_symbols(Workspace& workspace) const {
+  auto& symbols = workspace.symbols;
+  auto& heap = workspace.heap;
+  const auto end = static_cast<int32_t>(symbols.size());
+  heap.clear();
+  const auto entry = [this, &symbols](int32_t left, int32_t right) -> std::optional<uint64_t> {
+    const Merge* merge =
+        find_merge(symbols[static_cast<size_t>(left)].id, symbols[static_cast<size_t>(right)].id);
+    if (merge == nullptr) return std::nullopt;
+    return static_cast<uint64_t>(merge->rank) << 32 | static_cast<uint32_t>(left);
+  };
+  for (int32_t i = 0; i + 1 < end; ++i) {
+    if (const auto found = entry(i, i + 1)) heap.push_back(*found);
+  }
+  std::make_heap(heap.begin(), heap.end(), std::greater<>());
+  const auto push = [&](int32_t left, int32_t right) {
+    if (const auto found = entry(left, right)) {
+      heap.push_back(*found);
+      std::push_heap(heap.begin(), heap.end(), std::greater<>());
+    }
+  };
+  while (!heap.empty()) {
+    std::pop_heap(heap.begin(), heap.end(), std::greater<>());
+    const uint64_t top = heap.back();
+    heap.pop_back();
+    const auto place = static_cast<int32_t>(top & UINT32_MAX);
+    const int32_t merged = merged_by_rank_[top >> 32];
+    Workspace::Symbol& left = symbols[static_cast<size_t>(place)];
+    if (left.id == kRemoved || left.next == end) continue;
+    Workspace::Symbol& right = symbols[static_cast<size_t>(left.next)];
+    // As the library: an entry is stale if what stands there now makes another token; another pair
+    // that makes the same token keeps the old entry's turn.
+    const Merge* now = find_merge(left.id, right.id);
+    if (now == nullptr || now->merged != merged) continue;
+    left.id = merged;
+    left.next = right.next;
+    right.id = kRemoved;
+    if (left.next != end) symbols[static_cast<size_t>(left.next)].previous = place;
+    if (left.previous >= 0) push(left.previous, place);
+    if (left.next != end) push(place, left.next);
+  }
+}
+
+void Bpe::encode(std::string_view word, Workspace& workspace, std::vector<int32_t>& ids) const {
+  if (options_.ignore_merges) {
+    if (const std::optional<int32_t> id = vocabulary_.id_of(word)) {
+      ids.push_back(*id);
+      return;
+    }
+  }
+  make_symbols(word, workspace);
+  merge_symbols(workspace);
+  for (const Workspace::Symbol& symbol : workspace.symbols) {
+    if (symbol.id != kRemoved) ids.push_back(symbol.id);
+  }
+}
+
+}  // namespace llorch::tok

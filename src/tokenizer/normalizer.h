@@ -1,0 +1,37 @@
+// Changes text before it is cut: Unicode forms, replacements, prefixes. Knows nothing of tokens.
+#pragma once
+
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "tokenizer/pieces.h"
+#include "tokenizer/regex.h"
+#include "tokenizer/unicode.h"
+
+namespace llorch::tok {
+
+struct ReplaceText {
+  Pattern pattern;
+  std::string content;
+};
+struct PrependText {
+  std::string prefix;
+};
+struct StripText {
+  bool left, right;
+};
+struct LowercaseText {};
+
+// One step; a file's Sequence is laid out flat.
+using Normalizer = std::variant<NormalForm, ReplaceText, PrependText, StripText, LowercaseText>;
+
+// `text` after all of `steps`. Throws what Pattern::find throws.
+void run_normalizers(const std::vector<Normalizer>& steps, Text& text);
+
+// Replaces each match; text.origin_bytes follows.
+void replace_all(const Pattern& pattern, std::string_view content, Text& text);
+// Puts `prefix` before a text that is not empty.
+void prepend(std::string_view prefix, Text& text);
+
+}  // namespace llorch::tok

@@ -1,0 +1,166 @@
+#include "tokenizer/tokenizer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+#include "tokenizer/parts.h"
+#include "tokenizer/tokenizer_json.h"
+#include "tokenizer/unicode.h"
+
+namespace llorch {
+namespace {
+
+using tok::Piece;
+using tok::Pieces;
+
+constexpr size_t kMaxTextBytes = size_t{1} << 30;
+
+// The bytes of each id in running text. Memory follows the number of tokens, not the largest id.
+class RunningBytes {
+ public:
+  void add(int32_t id, std::string_view bytes) {
+    ids_.push_back(id);
+    bytes_ += bytes;
+    ends_.push_back(bytes_.size());
+  }
+  std::string_view of(int32_t id) const {
+    auto place = static_cast<size_t>(id);
+    if (place >= ids_.size() || ids_[place] != id) {
+      const auto found = std::lower_bound(ids_.begin(), ids_.end(), id);
+      if (found == ids_.end() || *found != id) return {};
+      place = static_cast<size_t>(found - ids_.begin());
+    }
+    const size_t begin = place == 0 ? 0 : ends_[place - 1];
+    return std::string_view(bytes_).substr(begin, ends_[place] - begin);
+  }
+
+ private:
+  std::vector<int32_t> ids_;  // ascending
+  std::string bytes_;
+  std::vector<size_t> ends_;
+};
+
+}  // namespace
+
+struct Tokenizer::Impl {
+  explicit Impl(tok::Parts made);
+
+  const tok::Vocabulary& vocabulary() const { return std::get<tok::Bpe>(parts.model).vocabulary(); }
+  // What the library's decoder gets for an id.
+  std::optional<std::string_view> token_of(int32_t id) const;
+  void normalize(Pieces& pieces) const;
+  void encode_pieces(const Pieces& pieces, std::vector<int32_t>& ids) const;
+
+  tok::Parts parts;
+  int32_t end_id = 0;
+  RunningBytes running;
+};
+
+Tokenizer::Impl::Impl(tok::Parts made) : parts(std::move(made)) {
+  std::vector<int32_t> ids;
+  vocabulary().for_each([&](std::string_view, int32_t id) { ids.push_back(id); });
+  for (const tok::AddedToken& token : parts.added.tokens()) ids.push_back(token.id);
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  if (!ids.empty()) end_id = ids.back() + 1;
+  for (const int32_t id : ids) {
+    running.add(id, tok::running_bytes(parts.decoders, parts.no_decoder, *token_of(id)));
+  }
+}
+
+std::optional<std::string_view> Tokenizer::Impl::token_of(int32_t id) const {
+  if (const tok::AddedToken* token = parts.added.find(id)) return token->normalized_content;
+  return vocabulary().token_of(id);
+}
+
+void Tokenizer::Impl::normalize(Pieces& pieces) const {
+  if (parts.normalizers.empty()) return;
+  Pieces out;
+  for (const Piece& piece : pieces.pieces) {
+    const bool at_origin = piece.begin < pieces.text.origin_bytes;
+    tok::Text part{std::string(pieces.view(piece)),
+                   at_origin ? std::min(piece.end, pieces.text.origin_bytes) - piece.begin : 0};
+    if (piece.id == tok::kText) tok::run_normalizers(parts.normalizers, part);
+    if (part.bytes.empty()) continue;
+    const size_t begin = out.text.bytes.size();
+    if (at_origin) out.text.origin_bytes = begin + part.origin_bytes;
+    out.text.bytes += part.bytes;
+    out.pieces.push_back({begin, out.text.bytes.size(), piece.id});
+  }
+  pieces = std::move(out);
+}
+
+void Tokenizer::Impl::encode_pieces(const Pieces& pieces, std::vector<int32_t>& ids) const {
+  const tok::Bpe& model = std::get<tok::Bpe>(parts.model);
+  tok::Bpe::Workspace workspace;
+  for (const Piece& piece : pieces.pieces) {
+    if (piece.id == tok::kText) {
+      model.encode(pieces.view(piece), workspace, ids);
+    } else {
+      ids.push_back(piece.id);
+    }
+  }
+}
+
+Tokenizer::Tokenizer(std::unique_ptr<const Impl> impl) : impl_(std::move(impl)) {}
+Tokenizer::~Tokenizer() = default;
+Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
+Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
+
+Tokenizer Tokenizer::from_json(std::string_view json, const std::string& file) {
+  return Tokenizer(std::make_unique<const Impl>(tok::read_tokenizer_json(json, file)));
+}
+
+std::vector<int32_t> Tokenizer::encode(std::string_view utf8, EncodeOptions options) const {
+  if (utf8.size() > kMaxTextBytes) {
+    throw Error(ErrorCode::kBadRequest, "[tokenizer] the text is longer than 1 GiB");
+  }
+  Pieces pieces;
+  pieces.text.bytes = tok::is_valid_utf8(utf8) ? std::string(utf8) : tok::to_valid_utf8(utf8);
+  if (!pieces.text.bytes.empty()) {
+    pieces.text.origin_bytes = tok::char_bytes(pieces.text.bytes, 0);
+    pieces.pieces.push_back({0, pieces.text.bytes.size(), tok::kText});
+  }
+  impl_->parts.added.extract(pieces, false, options.parse_special);
+  impl_->normalize(pieces);
+  impl_->parts.added.extract(pieces, true, options.parse_special);
+  tok::run_pre_tokenizers(impl_->parts.pre_tokenizers, pieces);
+
+  std::vector<int32_t> ids;
+  for (const tok::TemplatePiece& piece : impl_->parts.post) {
+    if (piece.is_text) {
+      impl_->encode_pieces(pieces, ids);
+    } else if (options.add_special_tokens) {
+      ids.insert(ids.end(), piece.special.begin(), piece.special.end());
+    }
+  }
+  return ids;
+}
+
+std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
+  std::vector<std::string> tokens;
+  tokens.reserve(ids.size());
+  for (const int32_t id : ids) {
+    const std::optional<std::string_view> token = impl_->token_of(id);
+    if (!token || (skip_special && impl_->parts.added.is_special_content(*token))) continue;
+    tokens.emplace_back(*token);
+  }
+  return tok::decode_tokens(impl_->parts.decoders, impl_->parts.no_decoder, std::move(tokens));
+}
+
+int32_t Tokenizer::vocab_size() const { return impl_->end_id; }
+
+std::optional<int32_t> Tokenizer::token_id(std::string_view content) const {
+  if (const std::optional<int32_t> id = impl_->parts.added.id_of(content)) return id;
+  return impl_->vocabulary().id_of(content);
+}
+
+bool Tokenizer::is_special(int32_t id) const {
+  const std::optional<std::string_view> token = impl_->token_of(id);
+  return token && impl_->parts.added.is_special_content(*token);
+}
+
+std::string_view Tokenizer::token_bytes(int32_t id) const { return impl_->running.of(id); }
+
+}  // namespace llorch

@@ -1,0 +1,212 @@
+#include "tokenizer/unicode.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <iterator>
+#include <memory>
+#include <new>
+#include <span>
+
+#include <utf8proc.h>
+
+namespace llorch::tok {
+namespace {
+
+unsigned byte_at(std::string_view bytes, size_t at) {
+  return static_cast<unsigned char>(bytes[at]);
+}
+
+utf8proc_category_t category(char32_t c) {
+  return utf8proc_category(static_cast<utf8proc_int32_t>(c));
+}
+
+struct Range {
+  char32_t first, last;
+};
+
+bool contains(std::span<const Range> ranges, char32_t c) {
+  const auto after =
+      std::upper_bound(ranges.begin(), ranges.end(), c,
+                       [](char32_t value, const Range& r) { return value < r.first; });
+  return after != ranges.begin() && c <= std::prev(after)->last;
+}
+
+// The library's normal forms are Unicode 9's, utf8proc's are 14's. These characters came later and
+// decompose, compose or reorder since: to the library each is a plain starter, that is a place
+// where normalization may be cut.
+constexpr Range kPlainStarters[] = {
+    {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},
+    {0xC3C, 0xC3C},     {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x1715, 0x1715},
+    {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},   {0x32FF, 0x32FF},   {0xA7F2, 0xA7F4},
+    {0xA82C, 0xA82C},   {0xAB69, 0xAB69},   {0x10781, 0x10785}, {0x10787, 0x107B0},
+    {0x107B2, 0x107BA}, {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10F46, 0x10F50},
+    {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E},
+    {0x11839, 0x1183A}, {0x11930, 0x11930}, {0x11938, 0x11938}, {0x1193D, 0x1193E},
+    {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34}, {0x11A47, 0x11A47},
+    {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97},
+    {0x16FF0, 0x16FF1}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF},
+    {0x1F16C, 0x1F16C}, {0x1FBF0, 0x1FBF9},
+};
+
+// Punctuation in Unicode 14 that the library's older table has not got.
+constexpr Range kLaterPunctuation[] = {
+    {0x61D, 0x61D},     {0x9FD, 0x9FD},     {0xA76, 0xA76},     {0xC77, 0xC77},
+    {0xC84, 0xC84},     {0x1B7D, 0x1B7E},   {0x2E43, 0x2E4F},   {0x2E52, 0x2E5D},
+    {0x10EAD, 0x10EAD}, {0x10F55, 0x10F59}, {0x10F86, 0x10F89}, {0x1144B, 0x1144F},
+    {0x1145A, 0x1145B}, {0x1145D, 0x1145D}, {0x11660, 0x1166C}, {0x116B9, 0x116B9},
+    {0x1183B, 0x1183B}, {0x11944, 0x11946}, {0x119E2, 0x119E2}, {0x11A3F, 0x11A46},
+    {0x11A9A, 0x11A9C}, {0x11A9E, 0x11AA2}, {0x11C41, 0x11C45}, {0x11C70, 0x11C71},
+    {0x11EF7, 0x11EF8}, {0x11FFF, 0x11FFF}, {0x12FF1, 0x12FF2}, {0x16E97, 0x16E9A},
+    {0x16FE2, 0x16FE2}, {0x1E95E, 0x1E95F},
+};
+
+std::string normalize_part(std::string_view text, NormalForm form) {
+  int options = UTF8PROC_STABLE;
+  options |=
+      form == NormalForm::kNfc || form == NormalForm::kNfkc ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
+  if (form == NormalForm::kNfkc || form == NormalForm::kNfkd) options |= UTF8PROC_COMPAT;
+  utf8proc_uint8_t* mapped = nullptr;
+  const utf8proc_ssize_t length = utf8proc_map(
+      reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+      static_cast<utf8proc_ssize_t>(text.size()), &mapped, static_cast<utf8proc_option_t>(options));
+  // The text is valid UTF-8, so that only memory can be what is missing.
+  if (length < 0) throw std::bad_alloc();
+  const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(mapped, &std::free);
+  return std::string(reinterpret_cast<const char*>(mapped), static_cast<size_t>(length));
+}
+
+}  // namespace
+
+Utf8Step step_utf8(std::string_view bytes, size_t at) {
+  using Kind = Utf8Step::Kind;
+  const unsigned lead = byte_at(bytes, at);
+  if (lead < 0x80) return {Kind::kValid, 1};
+  if (lead < 0xC2 || lead > 0xF4) return {Kind::kInvalid, 1};
+  const size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+  // The second byte's range excludes overlong forms, surrogates and values above U+10FFFF.
+  unsigned least = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+  unsigned most = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+  for (size_t i = 1; i < length; ++i) {
+    if (at + i == bytes.size()) return {Kind::kUnfinished, i};
+    const unsigned next = byte_at(bytes, at + i);
+    if (next < least || next > most) return {Kind::kInvalid, i};
+    least = 0x80;
+    most = 0xBF;
+  }
+  return {Kind::kValid, length};
+}
+
+bool is_valid_utf8(std::string_view bytes) {
+  for (size_t at = 0; at < bytes.size();) {
+    const Utf8Step step = step_utf8(bytes, at);
+    if (step.kind != Utf8Step::Kind::kValid) return false;
+    at += step.bytes;
+  }
+  return true;
+}
+
+std::string to_valid_utf8(std::string_view bytes) {
+  std::string text;
+  text.reserve(bytes.size());
+  for (size_t at = 0; at < bytes.size();) {
+    const Utf8Step step = step_utf8(bytes, at);
+    text += step.kind == Utf8Step::Kind::kValid ? bytes.substr(at, step.bytes) : kReplacement;
+    at += step.bytes;
+  }
+  return text;
+}
+
+char32_t char_at(std::string_view text, size_t at) {
+  const unsigned lead = byte_at(text, at);
+  if (lead < 0x80) return lead;
+  const size_t length = char_bytes(text, at);
+  char32_t c = lead & (0xFFU >> (length + 1));
+  for (size_t i = 1; i < length; ++i) c = (c << 6) | (byte_at(text, at + i) & 0x3F);
+  return c;
+}
+
+size_t char_before(std::string_view text, size_t at) {
+  do --at;
+  while (at > 0 && (byte_at(text, at) & 0xC0) == 0x80);
+  return at;
+}
+
+void append_utf8(std::string& out, char32_t c) {
+  const auto put = [&](char32_t byte) { out.push_back(static_cast<char>(byte)); };
+  if (c < 0x80) {
+    put(c);
+  } else if (c < 0x800) {
+    put(0xC0 | (c >> 6));
+    put(0x80 | (c & 0x3F));
+  } else if (c < 0x10000) {
+    put(0xE0 | (c >> 12));
+    put(0x80 | ((c >> 6) & 0x3F));
+    put(0x80 | (c & 0x3F));
+  } else {
+    put(0xF0 | (c >> 18));
+    put(0x80 | ((c >> 12) & 0x3F));
+    put(0x80 | ((c >> 6) & 0x3F));
+    put(0x80 | (c & 0x3F));
+  }
+}
+
+char32_t only_char(std::string_view text) {
+  if (text.empty() || char_bytes(text, 0) != text.size()) return 0;
+  return char_at(text, 0);
+}
+
+bool is_whitespace(char32_t c) {
+  if (c < 0x80) return c == ' ' || (c >= '\t' && c <= '\r');
+  return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
+         c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+bool is_numeric(char32_t c) {
+  if (c < 0x80) return c >= '0' && c <= '9';
+  const auto kind = category(c);
+  return kind == UTF8PROC_CATEGORY_ND || kind == UTF8PROC_CATEGORY_NL ||
+         kind == UTF8PROC_CATEGORY_NO;
+}
+
+bool is_punctuation(char32_t c) {
+  if (c < 0x80) {
+    return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') ||
+           (c >= '{' && c <= '~');
+  }
+  if (c == 0x166D || c == 0x111C9) return true;  // no longer punctuation, but to the library
+  const auto kind = category(c);
+  return kind >= UTF8PROC_CATEGORY_PC && kind <= UTF8PROC_CATEGORY_PO &&
+         !contains(kLaterPunctuation, c);
+}
+
+void append_lowercase(std::string& out, char32_t c) {
+  if (c < 0x80) {
+    out.push_back(static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c));
+  } else if (c == 0x130) {
+    out += "i\xCC\x87";  // the one letter whose lower case is two characters
+  } else {
+    append_utf8(out, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
+  }
+}
+
+std::string normalize(std::string_view text, NormalForm form) {
+  std::string out;
+  out.reserve(text.size());
+  size_t begin = 0, at = 0;
+  // Text of one byte per character is its own normal form; the common case.
+  while (at < text.size() && byte_at(text, at) < 0x80) ++at;
+  if (at == text.size()) return std::string(text);
+  while (at < text.size()) {
+    const size_t length = char_bytes(text, at);
+    if (length > 1 && contains(kPlainStarters, char_at(text, at))) {
+      out += normalize_part(text.substr(begin, at - begin), form);
+      out += text.substr(at, length);
+      begin = at + length;
+    }
+    at += length;
+  }
+  out += normalize_part(text.substr(begin), form);
+  return out;
+}
+
+}  // namespace llorch::tok
