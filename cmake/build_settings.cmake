@@ -12,8 +12,14 @@ option(LLORCH_FUZZ "Build the libFuzzer targets (clang)" OFF)
 set(LLORCH_SANITIZE "" CACHE STRING "Sanitizers, as for -fsanitize=")
 
 if(LLORCH_SANITIZE)
+  # Checks of ours and of the standard library stay in; -O1 keeps reports readable.
+  set(CMAKE_CXX_FLAGS_RELEASE "-O1")
+  add_compile_definitions(_GLIBCXX_ASSERTIONS)
   add_compile_options(-fsanitize=${LLORCH_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)
   add_link_options(-fsanitize=${LLORCH_SANITIZE})
+  if(LLORCH_SANITIZE STREQUAL thread AND CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+    add_compile_options(-Wno-tsan)  # Asio's fences are unknown to it; what they order is locked too
+  endif()
   set(static_default OFF)
 else()
   set(static_default ON)
