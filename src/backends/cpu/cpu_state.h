@@ -1,0 +1,145 @@
+// What the CPU backend holds and what a running step sees; shared by cpu_backend.cc and cpu_ops.cc
+// and by nobody else.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backends/common/arena.h"
+#include "backends/cpu/kernels.h"
+#include "backends/cpu/memory.h"
+#include "backends/cpu/packed_weight.h"
+#include "backends/cpu/thread_pool.h"
+#include "ops/backend.h"
+#include "ops/sampling.h"
+#include "ops/shapes.h"
+
+namespace llorch {
+
+template <>
+struct Handle<TensorTag>::Impl {
+  Arena* arena = nullptr;  // null for the logits, which have memory of their own
+  uint64_t offset = 0;
+  float* data = nullptr;  // row after row; null while measuring
+
+  Impl() = default;
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+  ~Impl() {
+    if (arena) arena->give(offset);
+  }
+};
+
+template <>
+struct Handle<WeightTag>::Impl {
+  std::string name;
+  cpu::PackedWeight packed;
+  std::shared_ptr<std::atomic<uint64_t>> held_bytes;  // of all weights; outlives the backend
+
+  ~Impl() { *held_bytes -= packed.bytes(); }
+};
+
+namespace cpu {
+
+// The kv blocks: layer after layer, block after block.
+struct KvPool {
+  shapes::KvLimits limits;
+  Memory memory;
+
+  // Elements of a head's row: whole vectors of any instruction set, and whole cache lines.
+  static int32_t row_of(const KvSpec& spec) { return (spec.head_dim + 15) / 16 * 16; }
+  // Keys, or values, of one block and layer.
+  static uint64_t half_bytes(const KvSpec& spec) {
+    return uint64_t(spec.kv_heads) * uint64_t(spec.block_tokens) * uint64_t(row_of(spec)) *
+           size_bytes(spec.type);
+  }
+  KvLayer layer(int index) const {
+    const auto half = static_cast<int64_t>(half_bytes(limits.spec));
+    return {memory.data() + int64_t{index} * limits.blocks * 2 * half,
+            2 * half,
+            half,
+            limits.spec.kv_heads,
+            limits.spec.block_tokens,
+            row_of(limits.spec)};
+  }
+};
+
+// Most of everything that a step may need, as prepare() measured it.
+struct Needs {
+  int32_t rows = 0, logit_rows = 0, vocab = 0;
+  int32_t queries = 0, kv_row = 0;  // of an attention tile
+  std::vector<const Rope*> ropes;
+};
+
+// Rows of one sequence that attention treats together.
+struct RowTile {
+  int32_t sequence, first_row, rows;
+};
+
+struct State {
+  explicit State(const BackendOptions& options);
+
+  const Kernels& kernels;
+  ThreadPool pool;
+  KvPool kv;
+  std::shared_ptr<std::atomic<uint64_t>> weight_bytes = std::make_shared<std::atomic<uint64_t>>(0);
+
+  // Fixed by prepare().
+  bool prepared = false;
+  Needs needs;
+  Arena arena;  // in units of 64 bytes per row, so that any number of rows gets the same layout
+  Memory arena_memory, logits, rope_tables;
+  std::vector<Memory> thread_scratch;
+  std::vector<SamplingScratch> sampling_scratch;
+  std::vector<const float*> row_pointers;
+  std::vector<RowTile> tiles;
+
+  std::vector<Sampled> results;
+
+  float* scratch_of(int thread) const {
+    return thread_scratch[static_cast<size_t>(thread)].as<float>();
+  }
+  // Cosines, then sines, [T][dims / 2] each, of needs.ropes[index].
+  float* rope_table(size_t index) const;
+  uint64_t allocate_scratch();
+  void sample_rows(const Tensor& logits_tensor, std::span<const Sampling> sampling);
+
+  // Calls body(first, last, thread) for pieces of `rows` that each touch some 16 thousand floats.
+  template <class Body>
+  void for_rows(int32_t rows, int64_t floats_per_row, Body&& body) {
+    constexpr int64_t kPiece = 16384;
+    const auto piece = static_cast<int32_t>(
+        std::clamp<int64_t>(kPiece / std::max<int64_t>(floats_per_row, 1), 1, rows));
+    pool.parallel_for((rows - 1) / piece + 1, [&](int task, int thread) {
+      body(task * piece, std::min(rows, (task + 1) * piece), thread);
+    });
+  }
+};
+
+}  // namespace cpu
+
+struct Backend::Impl : cpu::State {
+  using State::State;
+};
+
+struct Ops::Step {
+  cpu::State& cpu;
+  const Batch& batch;
+  bool measuring = false;
+  std::vector<bool> rope_done = {};
+  int32_t tile_rows = 0;  // of cpu.tiles; 0 = not made yet
+
+  int32_t rows() const { return static_cast<int32_t>(batch.tokens.size()); }
+  Tensor make(Shape shape);
+  // out[i] = w * x[i] for `m` rows `x_stride` floats apart.
+  void multiply(const float* x, int64_t x_stride, int32_t m, const Weight& w, float* out);
+  // The same for the rows that cpu.row_pointers names.
+  void multiply_pointed(int32_t m, const Weight& w, float* out, float softcap);
+  void use_rope(const Rope& rope, cpu::Attend* args);
+  void make_tiles(int32_t rows_per_tile);
+};
+
+}  // namespace llorch

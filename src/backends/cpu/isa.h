@@ -1,0 +1,12 @@
+// Which instruction sets this machine runs, and the kernels for the best of them.
+#pragma once
+
+#include "backends/cpu/kernels.h"
+
+namespace llorch::cpu {
+
+// The widest set that the processor and the operating system support. LLORCH_CPU_ISA (sse, avx2,
+// avx512 or neon) asks for one by name, for tests. Throws Error{kDevice} if it cannot be had.
+const Kernels& choose_kernels();
+
+}  // namespace llorch::cpu

@@ -1,0 +1,30 @@
+// One instruction set's kernels: included once, with LLORCH_ISA naming its namespace and
+// LLORCH_KERNELS its table, by a source of its own that has its own compiler flags.
+#pragma once
+
+#include "backends/cpu/attention-inl.h"
+#include "backends/cpu/kernels.h"
+#include "backends/cpu/matmul-inl.h"
+#include "backends/cpu/pointwise-inl.h"
+
+namespace llorch::cpu {
+
+extern const Kernels LLORCH_KERNELS = {
+    .name = LLORCH_ISA_NAME,
+    .lanes = LLORCH_ISA::kLanes,
+    .panel_rows = LLORCH_ISA::kPanelRows,
+    .matmul = {LLORCH_ISA::matmul<LLORCH_ISA::StoredF32>, LLORCH_ISA::matmul<LLORCH_ISA::StoredF16>,
+               LLORCH_ISA::matmul<LLORCH_ISA::StoredBF16>},
+    .embed = {LLORCH_ISA::embed<LLORCH_ISA::StoredF32>, LLORCH_ISA::embed<LLORCH_ISA::StoredF16>,
+              LLORCH_ISA::embed<LLORCH_ISA::StoredBF16>},
+    .norm = LLORCH_ISA::norm,
+    .silu = LLORCH_ISA::silu,
+    .gelu_tanh = LLORCH_ISA::gelu_tanh,
+    .write_kv = {LLORCH_ISA::write_kv<LLORCH_ISA::StoredF32>,
+                 LLORCH_ISA::write_kv<LLORCH_ISA::StoredF16>,
+                 LLORCH_ISA::write_kv<LLORCH_ISA::StoredBF16>},
+    .attend = {LLORCH_ISA::attend<LLORCH_ISA::StoredF32>, LLORCH_ISA::attend<LLORCH_ISA::StoredF16>,
+               LLORCH_ISA::attend<LLORCH_ISA::StoredBF16>},
+};
+
+}  // namespace llorch::cpu

@@ -1,0 +1,92 @@
+// What one instruction set's kernels offer to the backend: plain functions over plain memory. Each
+// set is one translation unit compiled with its own flags, so nothing here may have a body that
+// another unit could share (the linker keeps one copy for all).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace llorch::cpu {
+
+// Tokens that attention treats at once. The grid is fixed by position, whatever the kv blocks are.
+constexpr int kChunkTokens = 64;
+// Columns whose products are summed in registers before they are added to the row's sum.
+constexpr int kSumColumns = 256;
+// Rows and panels of one pass over a block of weights; together they bound the scratch.
+constexpr int kBlockRows = 128;
+constexpr int kBlockPanels = 8;
+// Queries (rows x heads of one kv head) of an attention tile, unless one row has more.
+constexpr int kTileQueries = 16;
+
+// A weight in panels of Kernels::panel_rows rows. Within a panel: column by column, the rows of a
+// column side by side; the last panel is filled up with zeros. 16-bit elements, see interleave.
+struct PanelWeight {
+  const std::byte* panels;  // 64-byte aligned
+  const float* bias;        // [panels * panel_rows], or null
+  int64_t panel_bytes;
+  int32_t rows, cols;
+};
+
+// out[i][n] = softcap(bias[n] + sum over k of x[i][k] * w[n][k])
+struct Matmul {
+  const float* const* x;  // [m] rows
+  float* out;             // [m], out_stride floats apart
+  int64_t out_stride;
+  int32_t m;
+  float softcap;  // 0 = off
+  PanelWeight w;
+};
+
+// The kv blocks of one layer. A block holds its keys, then its values: [kv_heads][tokens][row].
+struct KvLayer {
+  std::byte* blocks;
+  int64_t block_bytes;  // from one block of this layer to the next
+  int64_t half_bytes;   // from a block's keys to its values
+  int32_t kv_heads, block_tokens;
+  int32_t row;  // head_dim rounded up to 16 elements, the rest zero
+};
+
+struct Attend {
+  const float* qkv;  // [T][qkv_cols]: heads, then keys, then values
+  float* out;        // [T][heads * head_dim]
+  int32_t heads, kv_heads, head_dim, window;
+  float scale, softcap, eps;
+  const float *q_norm, *k_norm;  // [head_dim], or null
+  const float *cosines, *sines;  // [T][rope_dims / 2]
+  int32_t rope_dims;             // 0 = no rope
+  bool interleaved;
+  KvLayer kv;
+  const int32_t *positions, *slots;  // [T]
+};
+
+// Rows of one sequence, on the heads of one kv head.
+struct AttendTile {
+  const int32_t* blocks;  // of the sequence
+  int32_t first_row, rows, kv_head;
+};
+
+// Functions that depend on a stored type are indexed by DType.
+struct Kernels {
+  const char* name;
+  int32_t lanes;       // floats per vector
+  int32_t panel_rows;  // a multiple of 2 * lanes
+
+  // Panels [first, last), at most kBlockPanels. `scratch` holds matmul_scratch() floats.
+  void (*matmul[3])(const Matmul& args, int32_t first, int32_t last, float* scratch);
+  // One row of a packed weight, times scale.
+  void (*embed[3])(const PanelWeight& table, int32_t row, float scale, float* out);
+  // sum = a + b (if b is given), out = sum / rms(sum) * gain. `sum` may be null if b is.
+  void (*norm)(const float* a, const float* b, float* sum, const float* gain, float eps, int32_t n,
+               float* out);
+  // gate[i] = act(gate[i]) * up[i]
+  void (*silu)(float* gate, const float* up, int32_t n);
+  void (*gelu_tanh)(float* gate, const float* up, int32_t n);
+  // k and v of rows [first, last) to their slots.
+  void (*write_kv[3])(const Attend& args, int32_t first, int32_t last, float* scratch);
+  // `scratch` holds attend_scratch(queries, row) floats.
+  void (*attend[3])(const Attend& args, const AttendTile& tile, float* scratch);
+};
+
+extern const Kernels kSseKernels, kAvx2Kernels, kAvx512Kernels, kNeonKernels;
+
+}  // namespace llorch::cpu

@@ -1,0 +1,58 @@
+// The CPU backend's threads: fork and join over numbered tasks. Knows nothing of what they do.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace llorch::cpu {
+
+class ThreadPool {
+ public:
+  // The calling thread is one of `threads` >= 1.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls body(task, thread) once for every task of 0 .. tasks - 1, in any order, and returns when
+  // all are done. `thread` is less than threads() and not shared while the call lasts. `body` must
+  // not throw. One caller at a time.
+  template <class Body>
+  void parallel_for(int tasks, Body&& body) {
+    run(
+        tasks,
+        [](void* context, int task, int thread) {
+          (*static_cast<std::remove_reference_t<Body>*>(context))(task, thread);
+        },
+        &body);
+  }
+
+ private:
+  using Function = void (*)(void* context, int task, int thread);
+
+  void run(int tasks, Function function, void* context);
+  void work(int thread);
+  void take_tasks(int thread);
+  bool join(uint64_t seen);
+  uint64_t wait_for_job(uint64_t done);
+
+  // The job. Written by the caller while no worker has joined.
+  Function function_ = nullptr;
+  void* context_ = nullptr;
+  int tasks_ = 0;
+  alignas(64) std::atomic<int> next_task_{0};
+  // Job number << 32 | open << 31 | workers that have joined. A worker that comes late finds the
+  // job closed, so the caller never waits for one that has not woken up.
+  alignas(64) std::atomic<uint64_t> state_{0};
+  std::atomic<int> sleepers_{0};
+  std::atomic<bool> stopping_{false};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace llorch::cpu
