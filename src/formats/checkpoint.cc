@@ -32,7 +32,16 @@ bool exists(const std::string& path) {
   return fs::exists(path, ignored);
 }
 
+// Opening a pipe or a device could wait for ever.
+void check_regular(const std::string& path) {
+  std::error_code ignored;
+  if (!fs::is_regular_file(path, ignored)) {
+    throw_corrupt(path, "", exists(path) ? "is not a regular file" : "no such file");
+  }
+}
+
 std::string read_text(const std::string& path, size_t most) {
+  check_regular(path);
   const os::MappedFile file(path);
   const auto bytes = file.bytes();
   if (bytes.size() > most) {
@@ -44,9 +53,6 @@ std::string read_text(const std::string& path, size_t most) {
 }
 
 std::string read_required(const std::string& path, size_t most) {
-  if (!exists(path)) {
-    throw_corrupt(path, "", "no such file");
-  }
   std::string text = read_text(path, most);
   if (text.empty()) {
     throw_corrupt(path, "", "is empty");
@@ -103,6 +109,7 @@ Checkpoint Checkpoint::open(const std::string& path) {
     throw_unsupported(path, "", "is neither a directory nor a .safetensors file");
   }
   Checkpoint checkpoint;
+  checkpoint.path_ = path;
   checkpoint.directory_ = is_directory ? path : fs::path(path).parent_path().string();
   const std::string& directory = checkpoint.directory_;
   checkpoint.config_file_ = join(directory, "config.json");
@@ -116,6 +123,7 @@ Checkpoint Checkpoint::open(const std::string& path) {
   const std::string single = is_directory ? join(directory, "model.safetensors") : path;
   const std::string index = join(directory, "model.safetensors.index.json");
   if (exists(single)) {
+    checkpoint.path_ = single;
     checkpoint.add_file(single);
   } else if (exists(index)) {
     checkpoint.add_indexed_files(index);
@@ -134,6 +142,7 @@ Checkpoint Checkpoint::open(const std::string& path) {
 }
 
 void Checkpoint::add_file(const std::string& path) {
+  check_regular(path);
   const auto [file, added] = files_.try_emplace(path, path);
   for (StoredTensor& tensor : parse_safetensors(file->second.bytes(), path)) {
     const auto known = tensors_.find(tensor.name);

@@ -19,6 +19,8 @@ class Checkpoint {
   static Checkpoint open(const std::string& path);
 
   const std::string& directory() const { return directory_; }
+  // What holds the tensors, for messages: the one file, or the folder of several.
+  const std::string& path() const { return path_; }
   // config.json and what messages call it: its path.
   const std::string& config() const { return config_; }
   const std::string& config_file() const { return config_file_; }
@@ -37,7 +39,8 @@ class Checkpoint {
   void add_file(const std::string& path);
   void add_indexed_files(const std::string& index);
 
-  std::string directory_, config_, config_file_, generation_config_, tokenizer_, tokenizer_config_;
+  std::string directory_, path_;
+  std::string config_, config_file_, generation_config_, tokenizer_, tokenizer_config_;
   std::map<std::string, os::MappedFile> files_;  // by path
   std::map<std::string, StoredTensor, std::less<>> tensors_;
 };

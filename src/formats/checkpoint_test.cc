@@ -29,6 +29,7 @@ TEST(Checkpoint, OpensADirectoryAndReadsItsTexts) {
   folder.write("generation_config.json", "gen");
   const auto c = Checkpoint::open(folder.path());
   EXPECT_EQ(c.directory(), folder.path());
+  EXPECT_EQ(c.path(), folder.file("model.safetensors"));
   EXPECT_EQ(c.config(), R"({"model_type":"llama"})");
   EXPECT_EQ(c.config_file(), folder.file("config.json"));
   EXPECT_EQ(c.tokenizer(), "{}");
@@ -96,7 +97,7 @@ TEST(Checkpoint, NamesTheTextThatIsMissingOrEmpty) {
     folder.remove(name);
     folder.expect_corrupt({folder.file(name) + ": no such file"});
     std::filesystem::create_directory(folder.file(name));
-    folder.expect_corrupt({folder.file(name)});
+    folder.expect_corrupt({folder.file(name) + ": is not a regular file"});
   }
 }
 

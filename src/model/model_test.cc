@@ -161,7 +161,8 @@ TEST(Model, TiesTheHeadUnlessTheCheckpointHasAnother) {
 TEST(Model, NamesEveryMissingTensor) {
   for (const TestTensor& one : tensors()) {
     ModelFolder folder(changed(one.name, [](TestTensor& t) { t.name = "elsewhere"; }));
-    folder.expect(ErrorCode::kCorruptFile, {folder.path() + ": " + one.name + ": is missing"});
+    folder.expect(ErrorCode::kCorruptFile,
+                  {folder.file("model.safetensors") + ": " + one.name + ": is missing"});
   }
 }
 

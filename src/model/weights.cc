@@ -64,7 +64,7 @@ class Plan {
   const StoredTensor& find(const std::string& name, const std::vector<int64_t>& dims) const {
     const StoredTensor* tensor = checkpoint_.find(name);
     if (tensor == nullptr) {
-      throw_corrupt(checkpoint_.directory(), name, "is missing");
+      throw_corrupt(checkpoint_.path(), name, "is missing");
     }
     if (!tensor->type) {
       throw_unsupported(
