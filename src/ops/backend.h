@@ -152,8 +152,8 @@ class Backend {
   // Sums 2 x 2 zeros on the device, reads the sum back and compares. Throws Error{kDevice}.
   void verify_device();
   // Stacks the rows of `parts` (and of `bias`, one vector per part, or none) into one weight,
-  // stored as `type`; vectors ({1, n}: norm gains) are kept in f32. The bytes are not needed
-  // afterwards.
+  // stored as `type`; vectors ({1, n}: norm gains, no op takes them for a matrix) are kept in f32.
+  // The bytes are not needed afterwards. Throws OutOfMemory.
   Weight pack(std::span<const RawTensor> parts, DType type, std::span<const RawTensor> bias = {});
   // Runs f on `largest` (slots all -1) to measure its scratch, fixes it, and returns its bytes.
   uint64_t prepare(const Forward& f, const Batch& largest);

@@ -27,7 +27,12 @@ void rows_of_step(std::string_view op, Shape x, const Batch& batch) {
   want(x.rows == tokens(batch), op, "rows of x", x.rows, tokens(batch));
 }
 
+void matrix(std::string_view op, NamedShape weight) {
+  if (weight.shape.rows == 1) fail(op, std::string(weight.name) + " is a vector");
+}
+
 void columns(std::string_view op, NamedShape weight, Shape x) {
+  matrix(op, weight);
   if (weight.shape.cols != x.cols) {
     fail(op, std::string(weight.name) + " takes " + text(weight.shape.cols) + " columns, x has " +
                  text(x.cols));
@@ -167,6 +172,7 @@ void batch(const Batch& batch, const KvLimits& kv) {
 }
 
 Shape embed(const Batch& batch, NamedShape table) {
+  matrix("embed", table);
   for (const int32_t token : batch.tokens) {
     if (token < 0 || token >= table.shape.rows) {
       fail("embed", std::string(table.name) + " has " + text(table.shape.rows) +
@@ -194,6 +200,7 @@ Shape linear(Shape x, NamedShape weight) {
 
 Shape mlp(Shape x, NamedShape gate_up, NamedShape down) {
   columns("mlp", gate_up, x);
+  matrix("mlp", down);
   if (gate_up.shape.rows % 2 != 0 || gate_up.shape.rows / 2 != down.shape.cols) {
     fail("mlp", std::string(down.name) + " takes " + text(down.shape.cols) + " columns, " +
                     std::string(gate_up.name) + " has " + text(gate_up.shape.rows) + " rows");

@@ -96,6 +96,7 @@ TEST(Shapes, NameTheWeightThatDoesNotFit) {
         shapes::linear({2, 4096}, {{15360, 5120}, "blk.3.qkv"});
       },
       "[linear] blk.3.qkv takes 5120 columns, x has 4096");
+  expect_refused([] { shapes::linear({2, 8}, {{1, 8}, "n"}); }, "[linear] n is a vector");
   expect_refused([] { shapes::norm({2, 8}, {{1, 9}, "n"}); }, "[norm] n is 1 x 9, want 1 x 8");
   expect_refused(
       [] {

@@ -1,0 +1,512 @@
+// Every op on the linked backend against the scalar oracle, over ragged shapes and stored types.
+#include <random>
+#include <sstream>
+#include <tuple>
+
+#include "rig.h"
+
+namespace llorch {
+namespace {
+
+constexpr DType kTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+
+// Says once, for ctest, that the instruction set asked for is not there.
+class Available : public testing::Environment {
+ public:
+  void SetUp() override {
+    try {
+      const Backend backend{BackendOptions{}};
+    } catch (const std::exception& error) {
+      GTEST_SKIP() << error.what();
+    }
+  }
+};
+const auto* const kAvailable = testing::AddGlobalTestEnvironment(new Available);
+
+// Rows of random inputs for an op: token i of a table whose row i is what the oracle takes.
+struct Input {
+  Input(Rig& rig, int rows, int cols, uint32_t seed, DType type = DType::kF32)
+      : table(rig.pack(random_matrix(std::max(rows, 2), cols, seed), type)), count(rows) {
+    x = Matrix(rows, cols);
+    std::copy_n(table.values.values.begin(), x.values.size(), x.values.begin());
+  }
+  Rows rows() const {
+    Rows all;
+    all.add_padding(count);
+    std::iota(all.tokens.begin(), all.tokens.end(), 0);
+    all.want_all();
+    return all;
+  }
+  Pair table;
+  int count;
+  Matrix x;
+};
+
+Matrix run(Rig& rig, const Input& input, const Forward& f) {
+  rig.prepare(f, input.count);
+  return rig.run(f, input.rows());
+}
+
+TEST(Conformance, EmbedGathersAndScalesRows) {
+  Rig rig;
+  for (const DType type : kTypes) {
+    for (const auto& [vocab, cols] : {std::pair{2, 3}, {5, 17}, {33, 64}, {47, 100}, {131, 259}}) {
+      SCOPED_TRACE(testing::Message() << name(type) << " " << vocab << " x " << cols);
+      const Input input(rig, vocab, cols, 1, type);
+      const Weight& head = rig.identity(cols);
+      const Matrix got = run(rig, input, [&](Ops& op) {
+        return op.logits(op.embed(input.table.weight, 0.75f), head);
+      });
+      std::vector<int32_t> ids(static_cast<size_t>(vocab));
+      std::iota(ids.begin(), ids.end(), 0);
+      // Gathering, widening and one product: exact.
+      EXPECT_EQ(got.values, ref::embed(input.table.values, ids, 0.75f).values);
+    }
+  }
+}
+
+TEST(Conformance, NormIsRms) {
+  Rig rig;
+  for (const int cols : {2, 7, 16, 17, 64, 100, 577}) {
+    SCOPED_TRACE(cols);
+    const Input input(rig, 9, cols, 2);
+    const Pair gain = rig.pack(random_matrix(1, cols, 3), DType::kBF16, {}, DType::kBF16);
+    const Weight& head = rig.identity(cols);
+    const Matrix got = run(rig, input, [&](Ops& op) {
+      return op.logits(op.norm(op.embed(input.table.weight), gain.weight, 1e-5f), head);
+    });
+    const Matrix want = ref::norm(input.x, gain.values.values, 1e-5f);
+    // A root mean square has half the relative error of its sum of squares.
+    const double relative = dot_tolerance(1, 1, cols);
+    expect_close(got, want, [&](int r, int c) { return relative * std::abs(want.at(r, c)); });
+  }
+}
+
+TEST(Conformance, AddNormGivesTheSumAndItsNorm) {
+  Rig rig;
+  for (const int cols : {2, 15, 64, 100}) {
+    SCOPED_TRACE(cols);
+    const Input input(rig, 11, cols, 4);
+    const Pair gain = rig.pack(random_matrix(1, cols, 5), DType::kF32);
+    const Weight& head = rig.identity(cols);
+    const Forward normed = [&](Ops& op) {
+      Tensor sum = op.embed(input.table.weight, 3);
+      const Tensor x = op.embed(input.table.weight);
+      return op.logits(op.add_norm(x, &sum, gain.weight, 1e-6f), head);
+    };
+    const Forward summed = [&](Ops& op) {
+      Tensor sum = op.embed(input.table.weight, 3);
+      const Tensor before = sum;
+      op.add_norm(op.embed(input.table.weight), &sum, gain.weight, 1e-6f);
+      // The inputs stay as they were: 4 x + 3 x.
+      op.add_norm(before, &sum, gain.weight, 1e-6f);
+      return op.logits(sum, head);
+    };
+    std::vector<int32_t> ids(11);
+    std::iota(ids.begin(), ids.end(), 0);
+    const Matrix three = ref::embed(input.x, ids, 3);
+    const Matrix four = ref::add(three, input.x);
+    const Matrix want = ref::norm(four, gain.values.values, 1e-6f);
+    const double relative = dot_tolerance(1, 1, cols);
+    expect_close(run(rig, input, normed), want,
+                 [&](int r, int c) { return relative * std::abs(want.at(r, c)); });
+    EXPECT_EQ(run(rig, input, summed).values, ref::add(four, three).values);
+  }
+}
+
+struct LinearShape {
+  int rows, in, out;
+};
+
+void check_linear(Rig& rig, const LinearShape& shape, DType type, DType given, bool biased) {
+  std::ostringstream label;
+  label << shape.rows << " rows, " << shape.in << " -> " << shape.out << " as " << name(type)
+        << " from " << name(given) << (biased ? " with bias" : "");
+  SCOPED_TRACE(label.str());
+  const Input input(rig, shape.rows, shape.in, 6);
+  const auto bias =
+      biased ? TestNumbers(7).floats(static_cast<size_t>(shape.out), 2) : std::vector<float>{};
+  const Pair w = rig.pack(random_matrix(shape.out, shape.in, 8, 0.5), type, bias, given);
+  const Weight& head = rig.identity(shape.out);
+  const Matrix got = run(rig, input, [&](Ops& op) {
+    return op.logits(op.linear(op.embed(input.table.weight), w.weight), head);
+  });
+  const Matrix want = ref::linear(input.x, w.values, w.bias);
+  expect_close(got, want, [&](int r, int c) {
+    return dot_tolerance(row_norm(input.x, r), row_norm(w.values, c), shape.in) +
+           kEpsilon * std::abs(double{want.at(r, c)});
+  });
+}
+
+TEST(Conformance, LinearOverShapesAndTypes) {
+  Rig rig;
+  const LinearShape shapes[] = {{1, 1, 2},     {1, 17, 3},    {2, 64, 16},   {3, 100, 31},
+                                {4, 255, 33},  {5, 256, 64},  {6, 257, 65},  {7, 64, 100},
+                                {12, 513, 47}, {13, 300, 47}, {14, 64, 129}, {64, 100, 17},
+                                {70, 520, 95}, {129, 65, 40}, {300, 33, 19}};
+  for (const LinearShape& shape : shapes) {
+    for (const DType type : kTypes) check_linear(rig, shape, type, DType::kF32, shape.in % 2 == 1);
+  }
+}
+
+TEST(Conformance, LinearFromEveryStoredType) {
+  Rig rig;
+  for (const DType type : kTypes) {
+    for (const DType given : kTypes) check_linear(rig, {5, 130, 37}, type, given, true);
+  }
+}
+
+TEST(Conformance, LinearStacksItsParts) {
+  Rig rig;
+  const Input input(rig, 4, 20, 9);
+  const Matrix a = random_matrix(5, 20, 10), b = random_matrix(18, 20, 11),
+               c = random_matrix(1, 20, 12);
+  const auto bias_a = TestNumbers(13).floats(5), bias_b = TestNumbers(14).floats(18),
+             bias_c = TestNumbers(15).floats(1);
+  std::vector<std::vector<std::byte>> kept;
+  const auto raw = [&kept](const char* name, const std::vector<float>& values, Shape shape) {
+    kept.push_back(bytes_of(values, DType::kF32));
+    return RawTensor{name, DType::kF32, shape, kept.back()};
+  };
+  const std::vector<RawTensor> parts = {raw("a", a.values, {5, 20}), raw("b", b.values, {18, 20}),
+                                        raw("c", c.values, {1, 20})};
+  const std::vector<RawTensor> bias = {raw("x", bias_a, {1, 5}), raw("y", bias_b, {1, 18}),
+                                       raw("z", bias_c, {1, 1})};
+  const Weight w = rig.backend.pack(parts, DType::kF32, bias);
+  Matrix stacked(24, 20);
+  std::vector<float> all_bias;
+  stacked.values.clear();
+  for (const Matrix* m : {&a, &b, &c}) {
+    stacked.values.insert(stacked.values.end(), m->values.begin(), m->values.end());
+  }
+  for (const auto* v : {&bias_a, &bias_b, &bias_c}) {
+    all_bias.insert(all_bias.end(), v->begin(), v->end());
+  }
+  const Weight& head = rig.identity(24);
+  const Matrix got = run(rig, input, [&](Ops& op) {
+    return op.logits(op.linear(op.embed(input.table.weight), w), head);
+  });
+  const Matrix want = ref::linear(input.x, stacked, all_bias);
+  expect_close(got, want, [&](int r, int c) {
+    return dot_tolerance(row_norm(input.x, r), row_norm(stacked, c), 20) +
+           kEpsilon * std::abs(double{want.at(r, c)});
+  });
+}
+
+TEST(Conformance, MlpWithBothActivations) {
+  Rig rig;
+  for (const Act act : {Act::kSilu, Act::kGeluTanh}) {
+    for (const DType type : kTypes) {
+      for (const auto& [rows, cols, ffn] :
+           {std::tuple{1, 16, 2}, {1, 64, 176}, {3, 17, 33}, {9, 100, 75}, {33, 40, 130}}) {
+        SCOPED_TRACE(testing::Message() << rows << " rows, " << cols << " -> " << ffn << " "
+                                        << name(type) << (act == Act::kSilu ? " silu" : " gelu"));
+        const Input input(rig, rows, cols, 16);
+        const Pair gate_up = rig.pack(random_matrix(2 * ffn, cols, 17), type);
+        const Pair down = rig.pack(random_matrix(cols, ffn, 18), type);
+        const Weight& head = rig.identity(cols);
+        const Matrix got = run(rig, input, [&](Ops& op) {
+          return op.logits(op.mlp(op.embed(input.table.weight), gate_up.weight, down.weight, act),
+                           head);
+        });
+        const Matrix want = ref::mlp(input.x, gate_up.values, down.values, act);
+        // An activation's slope is at most 1.13 and its value at most its argument's, so an error
+        // of the gate or up product reaches the hidden value times the other one's size.
+        const Matrix both = ref::linear(input.x, gate_up.values);
+        expect_close(got, want, [&](int r, int c) {
+          double hidden_error = 0, hidden = 0, w = 0;
+          for (int f = 0; f < ffn; ++f) {
+            const double gate = std::abs(double{both.at(r, f)}),
+                         up = std::abs(double{both.at(r, f + ffn)});
+            const double x = row_norm(input.x, r);
+            const double error = dot_tolerance(x, row_norm(gate_up.values, f), cols) * up * 1.2 +
+                                 dot_tolerance(x, row_norm(gate_up.values, f + ffn), cols) * gate +
+                                 8 * kEpsilon * gate * up;
+            hidden_error += error * error;
+            hidden += gate * gate * up * up;
+            w += double{down.values.at(c, f)} * double{down.values.at(c, f)};
+          }
+          return std::sqrt(hidden_error * w) + dot_tolerance(std::sqrt(hidden), std::sqrt(w), ffn);
+        });
+      }
+    }
+  }
+}
+
+TEST(Conformance, LogitsPickRowsAndCap) {
+  Rig rig;
+  for (const DType type : kTypes) {
+    for (const auto& [rows, cols, vocab] : {std::tuple{1, 17, 3}, {9, 64, 50}, {70, 33, 131}}) {
+      for (const float cap : {0.0f, 1.5f}) {
+        SCOPED_TRACE(testing::Message()
+                     << rows << " x " << cols << " x " << vocab << " " << name(type));
+        const Input input(rig, rows, cols, 19);
+        const Pair head = rig.pack(random_matrix(vocab, cols, 20), type);
+        const Forward f = [&](Ops& op) {
+          return op.logits(op.embed(input.table.weight), head.weight, cap);
+        };
+        rig.prepare(f, rows);
+        Rows batch = input.rows();
+        batch.wanted.clear();
+        for (int32_t r = 0; r < rows; ++r) {
+          if (r % 3 != 1) batch.wanted.push_back(r);
+        }
+        const Matrix want = ref::logits(input.x, batch.wanted, head.values, cap);
+        // The cap's slope is at most 1; it adds a few roundings of numbers up to its size.
+        expect_close(rig.run(f, batch), want, [&](int r, int c) {
+          return dot_tolerance(row_norm(input.x, batch.wanted[static_cast<size_t>(r)]),
+                               row_norm(head.values, c), cols) +
+                 8 * kEpsilon * cap;
+        });
+      }
+    }
+  }
+}
+
+TEST(Conformance, TiedHeadReadsTheTableOfEmbed) {
+  Rig rig;
+  for (const DType type : kTypes) {
+    const Input input(rig, 37, 50, 21, type);
+    const Matrix got = run(rig, input, [&](Ops& op) {
+      return op.logits(op.embed(input.table.weight), input.table.weight);
+    });
+    const Matrix want = ref::linear(input.x, input.x);
+    expect_close(got, want, [&](int r, int c) {
+      return dot_tolerance(row_norm(input.x, r), row_norm(input.x, c), 50);
+    });
+  }
+}
+
+// What an attention test varies.
+struct Case {
+  int heads, kv_heads, head_dim, block_tokens;
+  DType type;
+  int rope_dims = 0;
+  bool interleaved = false;
+  int window = 0;
+  float softcap = 0;
+  bool head_norms = false;
+};
+
+std::ostream& operator<<(std::ostream& out, const Case& c) {
+  return out << c.heads << "/" << c.kv_heads << " heads of " << c.head_dim << ", blocks of "
+             << c.block_tokens << ", " << name(c.type) << ", rope " << c.rope_dims
+             << (c.interleaved ? " interleaved" : "") << ", window " << c.window << ", cap "
+             << c.softcap << (c.head_norms ? ", norms" : "");
+}
+
+// Some sequences that grow step by step on shuffled blocks, on the backend and in the oracle.
+class AttentionRun {
+ public:
+  static constexpr int kSequences = 4, kLength = 150, kTokens = 61;
+
+  explicit AttentionRun(const Case& c) : case_(c), numbers_(99) {
+    const int cols = (c.heads + 2 * c.kv_heads) * c.head_dim;
+    table_ = rig_.pack(random_matrix(kTokens, cols, 30), DType::kF32);
+    q_norm_ = rig_.pack(random_matrix(1, c.head_dim, 31), DType::kF32);
+    k_norm_ = rig_.pack(random_matrix(1, c.head_dim, 32), DType::kF32);
+    rope_.dims = c.rope_dims;
+    rope_.interleaved = c.interleaved;
+    rope_.factor = c.interleaved ? 1.2f : 1.0f;
+    for (int i = 0; i < c.rope_dims / 2; ++i) {
+      rope_.inv_freq.push_back(
+          static_cast<float>(std::pow(500.0, -2.0 * i / static_cast<double>(c.rope_dims))));
+    }
+    spec_.heads = c.heads;
+    spec_.kv_heads = c.kv_heads;
+    spec_.head_dim = c.head_dim;
+    spec_.window = c.window;
+    spec_.scale = 1 / std::sqrt(static_cast<float>(c.head_dim));
+    spec_.softcap = c.softcap;
+    spec_.eps = 1e-6f;
+    spec_.rope = c.rope_dims > 0 ? &rope_ : nullptr;
+    if (c.head_norms) {
+      spec_.q_norm = q_norm_.values.values;
+      spec_.k_norm = k_norm_.values.values;
+    }
+    share_blocks();
+    head_ = rig_.identity(c.heads * c.head_dim);
+  }
+
+  void step(const std::vector<int>& new_rows, int padding) {
+    Rows rows;
+    Matrix want(0, case_.heads * case_.head_dim);
+    bounds_.clear();
+    for (size_t s = 0; s < new_rows.size(); ++s) {
+      if (new_rows[s] == 0) continue;
+      add_sequence(s, new_rows[s], &rows, &want);
+      if (padding > 0) {
+        rows.add_padding(padding);
+        want.rows += padding;
+        want.values.resize(want.values.size() + static_cast<size_t>(padding * want.cols));
+        bounds_.resize(bounds_.size() + static_cast<size_t>(padding));
+      }
+    }
+    rows.want_all();
+    if (!prepared_) {
+      rig_.prepare(forward(), 80);
+      rig_.backend.create_kv(kv_spec(), blocks_);
+      prepared_ = true;
+    }
+    expect_close(rig_.run(forward(), rows), want,
+                 [&](int r, int) { return bounds_[static_cast<size_t>(r)]; });
+  }
+
+ private:
+  KvSpec kv_spec() const {
+    return {.layers = 2,
+            .kv_heads = case_.kv_heads,
+            .head_dim = case_.head_dim,
+            .block_tokens = case_.block_tokens,
+            .type = case_.type};
+  }
+
+  // The second of two layers, so that a wrong layer offset shows.
+  Forward forward() const {
+    return [this](Ops& op) {
+      Attention a{.layer = 1,
+                  .heads = spec_.heads,
+                  .kv_heads = spec_.kv_heads,
+                  .head_dim = spec_.head_dim,
+                  .window = spec_.window,
+                  .scale = spec_.scale,
+                  .softcap = spec_.softcap,
+                  .eps = spec_.eps,
+                  .rope = spec_.rope};
+      if (case_.head_norms) {
+        a.q_norm = &q_norm_.weight;
+        a.k_norm = &k_norm_.weight;
+      }
+      Attention other = a;
+      other.layer = 0;
+      op.attention(op.embed(table_.weight, 5), other);
+      return op.logits(op.attention(op.embed(table_.weight), a), head_);
+    };
+  }
+
+  void share_blocks() {
+    const int each = (kLength + case_.block_tokens - 1) / case_.block_tokens;
+    blocks_ = each * kSequences + 3;
+    std::vector<int32_t> all(static_cast<size_t>(blocks_));
+    std::iota(all.begin(), all.end(), 0);
+    std::shuffle(all.begin(), all.end(), std::mt19937(5));
+    for (int s = 0; s < kSequences; ++s) {
+      tables_.emplace_back(all.begin() + s * each, all.begin() + (s + 1) * each);
+      caches_.push_back({case_.type, {}, {}});
+      lengths_.push_back(0);
+    }
+    rig_.backend.create_kv(kv_spec(), 1);
+  }
+
+  void add_sequence(size_t s, int count, Rows* rows, Matrix* want) {
+    std::vector<int32_t> ids, positions;
+    for (int i = 0; i < count; ++i) {
+      ids.push_back(static_cast<int32_t>(numbers_.unit() * kTokens));
+      positions.push_back(lengths_[s] + i);
+    }
+    std::vector<int32_t> table = tables_[s];
+    if (spec_.window > 0) {  // what no row sees any more may be gone
+      const int unseen = std::max(0, lengths_[s] - spec_.window + 1) / case_.block_tokens;
+      std::fill_n(table.begin(), unseen, -1);
+    }
+    rows->add(ids, lengths_[s], table, case_.block_tokens);
+    lengths_[s] += count;
+    const Matrix out =
+        ref::attention(ref::embed(table_.values, ids, 1), positions, spec_, &caches_[s]);
+    want->rows += out.rows;
+    want->values.insert(want->values.end(), out.values.begin(), out.values.end());
+    for (const int32_t id : ids) bounds_.push_back(bound(id, caches_[s]));
+  }
+
+  // A score's error e changes a weight by the factor exp(e) and the weights' sum as well, so the
+  // result by at most 2 e times the largest value. Keys are rounded to the stored type after norm
+  // and rope: a difference in the last bit of f32 may there become one of the stored type.
+  double bound(int32_t id, const ref::KvCache& cache) const {
+    const int n = case_.head_dim;
+    double q = 0, k = 0, v = 0, largest_q = 0, largest_k = 0;
+    for (int h = 0; h < case_.heads; ++h) {
+      std::vector<float> head(static_cast<size_t>(n));
+      for (int d = 0; d < n; ++d) head[static_cast<size_t>(d)] = table_.values.at(id, h * n + d);
+      double norm = norm_of(head.data(), n);
+      if (case_.head_norms) norm = std::sqrt(static_cast<double>(n));
+      q = std::max(q, norm * double{rope_.factor});
+    }
+    largest_q = q;
+    for (size_t j = 0; j < cache.keys.size(); ++j) {
+      for (int h = 0; h < case_.kv_heads; ++h)
+        k = std::max(k, norm_of(&cache.keys[j][static_cast<size_t>(h * n)], n));
+      for (const float x : cache.keys[j]) largest_k = std::max(largest_k, std::abs(double{x}));
+      for (const float x : cache.values[j]) v = std::max(v, std::abs(double{x}));
+    }
+    const double stored = case_.type == DType::kF32   ? 0
+                          : case_.type == DType::kF16 ? std::ldexp(1, -10)
+                                                      : std::ldexp(1, -7);
+    // Norm and rope err by a few epsilon each, which reaches the score like a longer sum.
+    const double score =
+        double{spec_.scale} * (3 * dot_tolerance(q, k, n) +
+                               2 * stored * largest_q * largest_k / std::sqrt(double(n))) +
+        8 * kEpsilon * double{spec_.softcap};
+    return v * (2 * score + dot_tolerance(1, 1, static_cast<int>(cache.keys.size())));
+  }
+
+  Case case_;
+  TestNumbers numbers_;
+  Rig rig_;
+  Pair table_, q_norm_, k_norm_;
+  Weight head_;
+  Rope rope_;
+  ref::AttentionSpec spec_;
+  int32_t blocks_ = 0;
+  bool prepared_ = false;
+  std::vector<std::vector<int32_t>> tables_;
+  std::vector<ref::KvCache> caches_;
+  std::vector<int32_t> lengths_;
+  std::vector<double> bounds_;
+};
+
+void check_attention(const Case& c) {
+  SCOPED_TRACE(testing::Message() << c);
+  AttentionRun run(c);
+  run.step({37, 0, 1, 0}, 0);
+  run.step({1, 17, 1, 2}, 0);
+  run.step({1, 1, 1, 1}, 1);
+  run.step({30, 1, 5, 0}, 2);
+  run.step({1, 1, 62, 1}, 0);
+  run.step({66, 1, 0, 3}, 0);
+  run.step({1, 1, 1, 1}, 0);
+}
+
+TEST(Conformance, AttentionOverHeadsAndDims) {
+  for (const DType type : kTypes) {
+    check_attention({1, 1, 6, 4, type, 6});
+    check_attention({2, 1, 16, 1, type, 16});
+    check_attention({3, 3, 20, 16, type, 20});
+    check_attention({4, 2, 64, 16, type, 64});
+    check_attention({8, 2, 80, 4, type, 80});
+    check_attention({8, 1, 128, 16, type, 128});
+    check_attention({20, 1, 16, 16, type, 8});
+  }
+}
+
+TEST(Conformance, AttentionWithoutRope) { check_attention({4, 4, 24, 5, DType::kF32}); }
+
+TEST(Conformance, AttentionWithRopeOfSomeDims) {
+  check_attention({4, 2, 80, 16, DType::kF32, 32});
+  check_attention({4, 2, 20, 16, DType::kF32, 10, true});
+  check_attention({2, 2, 64, 16, DType::kBF16, 64, true});
+}
+
+TEST(Conformance, AttentionInAWindow) {
+  for (const int window : {1, 2, 16, 33, 64, 200}) {
+    check_attention({4, 2, 16, 4, DType::kF32, 16, false, window});
+  }
+}
+
+TEST(Conformance, AttentionWithSoftcapAndHeadNorms) {
+  check_attention({4, 2, 32, 16, DType::kF32, 32, false, 0, 1.5f});
+  check_attention({4, 2, 20, 16, DType::kF32, 20, false, 0, 0, true});
+  check_attention({4, 1, 64, 16, DType::kBF16, 64, false, 40, 2.5f, true});
+}
+
+}  // namespace
+}  // namespace llorch

@@ -1,0 +1,200 @@
+// Runs ops on the linked backend through its public interface alone, and says how far a result may
+// be from the oracle's. A step must end in logits(), so results leave by an identity head.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "ops/backend.h"
+#include "ops/dtype.h"
+#include "ops/ref_ops.h"
+#include "ops/test_numbers.h"
+
+namespace llorch {
+
+using ref::Matrix;
+
+inline Matrix random_matrix(int rows, int cols, uint32_t seed, double scale = 1) {
+  Matrix m(rows, cols);
+  m.values = TestNumbers(seed).floats(m.values.size(), scale);
+  return m;
+}
+
+// `values` as a checkpoint of `type` holds them.
+inline std::vector<std::byte> bytes_of(const std::vector<float>& values, DType type) {
+  std::vector<std::byte> bytes(values.size() * size_bytes(type));
+  for (size_t i = 0; i < values.size(); ++i) {
+    const uint16_t half = type == DType::kF16 ? f16_from_f32(values[i]) : bf16_from_f32(values[i]);
+    if (type == DType::kF32) {
+      std::memcpy(&bytes[i * 4], &values[i], 4);
+    } else {
+      std::memcpy(&bytes[i * 2], &half, 2);
+    }
+  }
+  return bytes;
+}
+
+// A weight of the backend and what the oracle takes for it: the values after rounding.
+struct Pair {
+  Weight weight;
+  Matrix values;
+  std::vector<float> bias;
+};
+
+// One step's arrays, built sequence by sequence.
+struct Rows {
+  std::vector<int32_t> tokens, positions, slots, query_start = {0}, kv_len, blocks, wanted;
+  int32_t width = 0;
+
+  // A sequence with `count` rows from `position` on; `table` names its blocks of `per_block`
+  // tokens.
+  void add(const std::vector<int32_t>& ids, int32_t position, const std::vector<int32_t>& table,
+           int32_t per_block) {
+    for (const int32_t id : ids) {
+      tokens.push_back(id);
+      positions.push_back(position);
+      slots.push_back(table[static_cast<size_t>(position / per_block)] * per_block +
+                      position % per_block);
+      ++position;
+    }
+    close(position, table);
+  }
+  // A sequence of rows that are not there.
+  void add_padding(int32_t count) {
+    for (int32_t i = 0; i < count; ++i) {
+      tokens.push_back(0);
+      positions.push_back(0);
+      slots.push_back(-1);
+    }
+    close(0, {});
+  }
+  void want_all() {
+    wanted.resize(tokens.size());
+    std::iota(wanted.begin(), wanted.end(), 0);
+  }
+  int32_t size() const { return static_cast<int32_t>(tokens.size()); }
+  Batch batch() const {
+    return {tokens, positions, slots, query_start, kv_len, blocks, wanted, width};
+  }
+
+ private:
+  void close(int32_t length, std::vector<int32_t> table) {
+    query_start.push_back(size());
+    kv_len.push_back(length);
+    const auto narrow = static_cast<size_t>(width);
+    if (table.size() > narrow) {  // widen the rows that are there
+      std::vector<int32_t> wide;
+      for (size_t s = 0; s + 1 < kv_len.size(); ++s) {
+        for (size_t i = 0; i < table.size(); ++i) {
+          wide.push_back(i < narrow ? blocks[s * narrow + i] : -1);
+        }
+      }
+      blocks = std::move(wide);
+      width = static_cast<int32_t>(table.size());
+    }
+    table.resize(static_cast<size_t>(width), -1);
+    blocks.insert(blocks.end(), table.begin(), table.end());
+  }
+};
+
+class Rig {
+ public:
+  explicit Rig(int threads = 2) : backend({.threads = threads}) {}
+
+  // Stores `values` as `type`, given in `given` (what the file has).
+  Pair pack(Matrix values, DType type, const std::vector<float>& bias = {},
+            DType given = DType::kF32, const char* name = "w") {
+    Pair pair{{}, std::move(values), bias};
+    const bool vector = pair.values.rows == 1;
+    const auto round_all = [&](std::vector<float>& all) {
+      for (float& v : all) v = rounded(rounded(v, given), vector ? DType::kF32 : type);
+    };
+    const auto bytes = bytes_of(pair.values.values, given);
+    const auto bias_bytes = bytes_of(bias, given);
+    const RawTensor raw{name, given, {pair.values.rows, pair.values.cols}, bytes};
+    const RawTensor raw_bias{"b", given, {1, pair.values.rows}, bias_bytes};
+    pair.weight = backend.pack(
+        {&raw, 1}, type, bias.empty() ? std::span<const RawTensor>() : std::span(&raw_bias, 1));
+    round_all(pair.values.values);
+    round_all(pair.bias);
+    return pair;
+  }
+
+  const Weight& identity(int n) {
+    Matrix one(n, n);
+    for (int i = 0; i < n; ++i) one.at(i, i) = 1;
+    identity_ = pack(std::move(one), DType::kF32).weight;
+    return identity_;
+  }
+
+  // Scratch for f on up to `rows` rows, all of them wanted.
+  void prepare(const Forward& f, int32_t rows) {
+    Rows largest;
+    largest.add_padding(rows);
+    largest.want_all();
+    backend.prepare(f, largest.batch());
+  }
+
+  // The raw rows that a step gives.
+  Matrix run(const Forward& f, const Rows& rows) {
+    const std::vector<Sampling> sampling(rows.wanted.size(),
+                                         {.temperature = 0, .keep_logits = true});
+    backend.submit(f, rows.batch(), sampling);
+    const auto results = backend.collect();
+    Matrix out;
+    out.rows = static_cast<int>(results.size());
+    for (const Sampled& result : results) {
+      out.cols = static_cast<int>(result.logits.size());
+      out.values.insert(out.values.end(), result.logits.begin(), result.logits.end());
+    }
+    return out;
+  }
+
+  Backend backend;
+
+ private:
+  Weight identity_;
+};
+
+inline double norm_of(const float* values, int count) {
+  double squares = 0;
+  for (int i = 0; i < count; ++i) squares += double{values[i]} * double{values[i]};
+  return std::sqrt(squares);
+}
+
+constexpr double kEpsilon = std::numeric_limits<float>::epsilon();
+
+// How far an f32 dot product of length n may be from the exact one. Each of the n products and sums
+// adds a rounding error of at most epsilon / 2 times a partial sum; Cauchy-Schwarz bounds those by
+// the norms' product, and as the errors' signs vary, they grow like the root of n. The constants
+// leave room for any order of summation and for a few more operations on the result.
+inline double dot_tolerance(double norm_a, double norm_b, int n) {
+  return kEpsilon * (8 + 2 * std::sqrt(static_cast<double>(n))) * norm_a * norm_b;
+}
+
+// tolerance(row, column) gives each element's own bound.
+template <class Tolerance>
+void expect_close(const Matrix& got, const Matrix& want, Tolerance tolerance) {
+  ASSERT_EQ(got.rows, want.rows);
+  ASSERT_EQ(got.cols, want.cols);
+  for (int r = 0; r < want.rows; ++r) {
+    for (int c = 0; c < want.cols; ++c) {
+      const double bound = tolerance(r, c);
+      ASSERT_LE(std::abs(double{got.at(r, c)} - double{want.at(r, c)}), bound)
+          << "row " << r << ", column " << c << ": got " << got.at(r, c) << ", want "
+          << want.at(r, c);
+    }
+  }
+}
+
+inline double row_norm(const Matrix& m, int row) {
+  return norm_of(&m.values[static_cast<size_t>(row) * static_cast<size_t>(m.cols)], m.cols);
+}
+
+}  // namespace llorch
