@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "engine/request.h"
 #include "model/model.h"
@@ -17,15 +18,21 @@
 namespace llorch {
 
 struct EngineOptions {
-  int context = 0;          // tokens, prompt and output together
-  int max_batch = 32;       // sequences per step
-  int max_queue = 256;      // waiting requests
-  int step_tokens = 512;    // token budget of one step
+  int context = 0;        // tokens, prompt and output together
+  int max_batch = 32;     // sequences per step
+  int max_queue = 256;    // requests beyond those the batch has room for
+  int step_tokens = 512;  // token budget of one step; raised to max_batch
   int block_tokens = 16;
   DType kv_type = DType::kF32;
-  std::optional<uint64_t> kv_bytes;  // none: max_batch x context, bounded by free memory
+  // None: max_batch x context, but at most kv_percent of what is free.
+  std::optional<uint64_t> kv_bytes = std::nullopt;
+  std::optional<uint64_t> free_bytes = std::nullopt;  // none: the device is asked
+  int kv_percent = 25;
   std::chrono::milliseconds stall_timeout{60'000};
-  size_t stream_events = 1024;  // how far a reader may fall behind
+  size_t stream_events = 1024;        // how far a reader may fall behind
+  std::vector<int32_t> eos_ids = {};  // beside the model's own, in any order
+  // Read by any thread.
+  std::function<std::chrono::steady_clock::time_point()> now = std::chrono::steady_clock::now;
 };
 
 // Figures of this moment. Read without any lock, so that health never waits for a step.
@@ -33,16 +40,17 @@ struct EngineSnapshot {
   int running = 0, waiting = 0;
   int32_t blocks_used = 0, blocks_total = 0;
   uint64_t steps = 0;
+  uint64_t preemptions = 0;
   uint64_t tokens_in = 0, tokens_out = 0;
   bool stalled = false;  // work exists and no step ended for max(stall_timeout, 20 x longest step)
-  bool failed = false;   // the device is lost: every stream has ended, the process must exit with 15
+  bool failed = false;  // the device is lost: every stream has ended, the process must exit with 15
 };
 
 class Engine {
  public:
   // Sizes scratch and kv blocks on `backend`; all three must outlive the engine. Throws OutOfMemory
-  // if not even one full context fits. The thread that makes backend and engine is the engine thread:
-  // it alone calls the members marked so (a device may bind its streams to a thread).
+  // if not even one full context fits. The thread that makes backend and engine is the engine
+  // thread: it alone calls the members marked so (a device may bind its streams to a thread).
   Engine(Backend& backend, const Model& model, const Tokenizer& tokenizer,
          const EngineOptions& options);
   ~Engine();
@@ -53,17 +61,20 @@ class Engine {
   // [engine thread] Serves until stop(); what is left then ends with CANCELLED. Throws what a step
   // throws, once every open stream has ended with INFERENCE_FAILED and the snapshot says failed.
   void run();
-  // [engine thread] One step: intake, schedule, submit, collect, emit. False if there was no work.
-  // run() is this in a loop; tests call it one at a time.
+  // [engine thread] One step: intake, cancels and timeouts, schedule, submit, collect, emit. False
+  // if no request is open. run() is this in a loop; tests call it one at a time.
   bool step();
 
-  // Queues a request; `wake` becomes the returned stream's. Throws Error{kOverloaded} if the queue is
-  // full, kConflict if the job id is queued or running, kUnavailable when draining, stalled or
-  // failed. Any thread.
+  // Queues a request; `wake` becomes the returned stream's. Throws Error{kBadRequest} if prompt and
+  // max_tokens are not what Request says, kOverloaded if the queue is full, kConflict if the job id
+  // is queued or running, kUnavailable when draining, stalled, failed or stopped. Any thread.
   std::shared_ptr<Stream> submit(Request request, std::function<void()> wake);
   // True if the job is queued, running, or ended not long ago; its sequence is gone before the next
   // step. Any thread.
   bool cancel(const std::string& job_id);
+  // If a step hangs, all open streams end with INFERENCE_FAILED now, and their sequences leave
+  // should the step ever end. True if so. To be called now and then. Any thread but the engine's.
+  bool fail_stalled();
 
   EngineSnapshot snapshot() const;  // any thread, lock-free
   uint64_t kv_bytes() const;        // of the whole pool
@@ -71,9 +82,10 @@ class Engine {
 
   // New requests are refused from now on. Any thread.
   void start_drain();
-  // True once no request is queued or running, false at the deadline. Any thread but the engine's.
+  // True once no request is queued or running and all streams have their terminal event, false at
+  // the deadline. Any thread but the engine's.
   bool wait_drained(std::chrono::steady_clock::time_point deadline);
-  // Makes run() return. Any thread, idempotent.
+  // Makes run() return after the step it is in. Any thread, idempotent.
   void stop();
 
  private:

@@ -30,7 +30,10 @@ std::optional<Event> Output::start(std::chrono::system_clock::time_point at) {
 }
 
 std::optional<Event> Output::take(Sampled sampled, TimePoint now) {
-  if (!first_token_at_) first_token_at_ = metrics_at_ = now;
+  if (!first_token_at_) {
+    first_token_at_ = metrics_at_ = now;
+    tokens_at_metrics_ = 1;
+  }
   if (is_eos(sampled.token)) {
     std::string rest = decoder_.finish();
     if (!rest.empty() && !stream_->push(TokenEvent{std::move(rest), last_token_, {}, {}})) {

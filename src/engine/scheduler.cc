@@ -64,6 +64,7 @@ void Scheduler::preempt_youngest() {
   youngest->computed = 0;
   running_.pop_back();
   waiting_.push_front(youngest);
+  ++preemptions_;
 }
 
 bool Scheduler::admit() {

@@ -46,6 +46,7 @@ class Scheduler {
 
   int32_t running() const { return static_cast<int32_t>(running_.size()); }
   int32_t waiting() const { return static_cast<int32_t>(waiting_.size()); }
+  uint64_t preemptions() const { return preemptions_; }  // so far
 
  private:
   bool grow_or_preempt(Sequence& sequence);
@@ -57,6 +58,7 @@ class Scheduler {
   std::deque<Sequence*> waiting_;
   std::vector<Sequence*> running_;  // oldest first
   std::vector<Slice> slices_;
+  uint64_t preemptions_ = 0;
 };
 
 }  // namespace llorch

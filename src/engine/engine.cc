@@ -1,0 +1,362 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <atomic>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "engine/batch.h"
+#include "engine/block_manager.h"
+#include "engine/intake.h"
+#include "engine/output.h"
+#include "engine/scheduler.h"
+#include "engine/sequence.h"
+#include "engine/stall_watch.h"
+
+namespace llorch {
+namespace {
+
+using TimePoint = std::chrono::steady_clock::time_point;
+
+EngineOptions checked(EngineOptions options, const ModelConfig& model) {
+  const auto at_least = [](const char* what, int value, int least) {
+    if (value >= least) return;
+    throw Error(ErrorCode::kBadArgument, std::string("[engine] ") + what + "; got " +
+                                             std::to_string(value) + ", want at least " +
+                                             std::to_string(least));
+  };
+  at_least("context", options.context, 2);
+  at_least("max_batch", options.max_batch, 1);
+  at_least("max_queue", options.max_queue, 0);
+  at_least("block_tokens", options.block_tokens, 1);
+  options.step_tokens = std::max(options.step_tokens, options.max_batch);
+  std::vector<int32_t>& eos = options.eos_ids;
+  eos.insert(eos.end(), model.eos_ids.begin(), model.eos_ids.end());
+  std::sort(eos.begin(), eos.end());
+  eos.erase(std::unique(eos.begin(), eos.end()), eos.end());
+  return options;
+}
+
+BatchLimits batch_limits(const EngineOptions& options) {
+  return {.step_tokens = options.step_tokens,
+          .max_batch = options.max_batch,
+          .context = options.context,
+          .block_tokens = options.block_tokens};
+}
+
+// Blocks of the pool: what was asked for, but no more than a full batch of full contexts can use.
+int32_t pool_blocks(const EngineOptions& options, uint64_t block_bytes, uint64_t free_bytes) {
+  const auto tokens = static_cast<uint64_t>(options.block_tokens);
+  const uint64_t per_context = (static_cast<uint64_t>(options.context) + tokens - 1) / tokens;
+  const uint64_t most = std::min(per_context * static_cast<uint64_t>(options.max_batch),
+                                 INT32_MAX / tokens);  // a slot is an int32_t
+  const uint64_t budget = options.kv_bytes.value_or(
+      free_bytes / 100 * static_cast<uint64_t>(std::max(options.kv_percent, 0)));
+  const uint64_t blocks = std::min(most, budget / block_bytes);
+  const std::string what = "[engine] kv cache of " + std::to_string(options.context) + " tokens";
+  if (blocks < per_context) throw OutOfMemory(what, per_context * block_bytes, budget);
+  if (blocks * block_bytes > free_bytes) throw OutOfMemory(what, blocks * block_bytes, free_bytes);
+  return static_cast<int32_t>(blocks);
+}
+
+// Takes kv blocks and scratch. Scratch is measured before the pool, which gets what is left.
+int32_t take_memory(Backend& backend, const Model& model, const EngineOptions& options,
+                    BatchBuilder& builder) {
+  const KvSpec spec = model.kv_spec(options.block_tokens, options.kv_type);
+  backend.create_kv(spec, 1);
+  backend.prepare(model.forward(), builder.largest());
+  const uint64_t free_bytes = options.free_bytes.value_or(backend.device().free_bytes);
+  const int32_t blocks = pool_blocks(options, Backend::block_bytes(spec), free_bytes);
+  backend.create_kv(spec, blocks);
+  return blocks;
+}
+
+FailedEvent cancelled(CancelCause cause) {
+  switch (cause) {
+    case CancelCause::kNone:
+    case CancelCause::kClient:
+      return {"CANCELLED", "cancelled by the client", false};
+    case CancelCause::kDisconnected:
+      return {"CANCELLED", "the client has disconnected", false};
+    case CancelCause::kShutdown:
+      return {"CANCELLED", "the worker is shutting down", true};
+    case CancelCause::kSlowReader:
+      return {"INFERENCE_FAILED", "the reader is too slow for its events", true};
+    case CancelCause::kStalled:
+      return {"INFERENCE_FAILED", "the engine is stalled", true};
+  }
+  return {"CANCELLED", "", false};
+}
+
+// The outcome of one request's own text and events: what goes wrong there ends that request alone.
+template <class Tell>
+std::optional<Event> told(Tell tell) {
+  try {
+    return tell();
+  } catch (const std::exception& error) {
+    return FailedEvent{"INFERENCE_FAILED", error.what(), true};
+  }
+}
+
+}  // namespace
+
+struct Engine::Impl {
+  Impl(Backend& b, const Model& model, const Tokenizer& t, const EngineOptions& o)
+      : backend(b),
+        tokenizer(t),
+        options(checked(o, model.config())),
+        vocab(model.config().vocab),
+        forward(model.forward()),
+        builder(batch_limits(options)),
+        blocks(take_memory(backend, model, options, builder), options.block_tokens),
+        kv_bytes(Backend::block_bytes(model.kv_spec(options.block_tokens, options.kv_type)) *
+                 static_cast<uint64_t>(blocks.total())),
+        scheduler({options.max_batch, options.step_tokens}, blocks),
+        watch(options.now, options.stall_timeout),
+        intake(static_cast<size_t>(options.max_batch) + static_cast<size_t>(options.max_queue),
+               watch) {}
+
+  bool step();
+  void compute(std::span<const Slice> slices);
+  void start_new(std::span<const Slice> slices);
+  void deliver(std::vector<Sampled> sampled);
+  void end_cancelled();
+  void finish(Sequence* sequence, Event terminal);
+  void end_all(const FailedEvent& terminal);
+  void publish();
+
+  // Fixed once made.
+  Backend& backend;
+  const Tokenizer& tokenizer;
+  const EngineOptions options;
+  const int32_t vocab;
+  const Forward forward;
+
+  // The engine thread's own.
+  BatchBuilder builder;
+  BlockManager blocks;
+  const uint64_t kv_bytes;
+  Scheduler scheduler;
+  std::vector<std::unique_ptr<Sequence>> open;  // in order of arrival
+  std::vector<Sequence*> wanting;               // who gets a token of this step
+
+  // Shared with all threads.
+  StallWatch watch;
+  Intake intake;
+  std::atomic<int> running{0}, waiting{0};
+  std::atomic<int32_t> blocks_used{0};
+  std::atomic<uint64_t> steps{0}, preemptions{0}, tokens_in{0}, tokens_out{0};
+  std::atomic<bool> failed{false};
+};
+
+bool Engine::Impl::step() {
+  const size_t known = open.size();
+  intake.take(open);
+  for (size_t i = known; i < open.size(); ++i) scheduler.add(open[i].get());
+  end_cancelled();
+  if (open.empty()) return false;
+  compute(scheduler.schedule());
+  publish();
+  return true;
+}
+
+void Engine::Impl::compute(std::span<const Slice> slices) {
+  publish();
+  start_new(slices);
+  const TimePoint began = options.now();
+  wanting.clear();
+  for (const Slice& slice : slices) {
+    if (slice.wants_token()) wanting.push_back(slice.sequence);
+  }
+  const Batch& batch = builder.build(slices);
+  backend.submit(forward, batch, builder.sampling());
+  std::vector<Sampled> sampled = backend.collect();
+  if (sampled.size() != wanting.size()) {
+    throw Error(ErrorCode::kInternal, "[collect] results; got " + std::to_string(sampled.size()) +
+                                          ", want " + std::to_string(wanting.size()));
+  }
+  scheduler.computed();
+  ++steps;
+  watch.step_ended(began);
+  deliver(std::move(sampled));
+}
+
+void Engine::Impl::start_new(std::span<const Slice> slices) {
+  for (const Slice& slice : slices) {
+    Sequence& sequence = *slice.sequence;
+    if (sequence.started) continue;
+    sequence.started = true;
+    tokens_in += static_cast<uint64_t>(sequence.prompt_tokens);
+    const auto failure =
+        told([&] { return sequence.output->start(std::chrono::system_clock::now()); });
+    // Its slice is part of this step already, so it leaves before the next.
+    if (failure) sequence.output->stream().cancel(CancelCause::kSlowReader);
+  }
+}
+
+void Engine::Impl::deliver(std::vector<Sampled> sampled) {
+  const TimePoint now = options.now();
+  for (size_t i = 0; i < wanting.size(); ++i) {
+    Sequence& sequence = *wanting[i];
+    const int32_t before = sequence.output->tokens_out();
+    sequence.tokens.push_back(sampled[i].token);
+    auto terminal = told([&] { return sequence.output->take(std::move(sampled[i]), now); });
+    tokens_out += static_cast<uint64_t>(sequence.output->tokens_out() - before);
+    if (terminal) finish(&sequence, std::move(*terminal));
+  }
+}
+
+void Engine::Impl::end_cancelled() {
+  const TimePoint now = options.now();
+  for (size_t i = 0; i < open.size();) {
+    Sequence& sequence = *open[i];
+    const CancelCause cause = sequence.output->stream().cancelled();
+    if (cause != CancelCause::kNone) {
+      finish(&sequence, cancelled(cause));
+    } else if (sequence.deadline && now >= *sequence.deadline) {
+      const auto ms = sequence.request.timeout.count();
+      finish(&sequence,
+             FailedEvent{"TIMEOUT", "not finished within " + std::to_string(ms) + " ms", true});
+    } else {
+      ++i;
+    }
+  }
+}
+
+// The reader learns of the end last: by then the blocks are free, the job id can be used again and
+// the snapshot says so.
+void Engine::Impl::finish(Sequence* sequence, Event terminal) {
+  scheduler.remove(sequence);
+  const auto at = std::find_if(open.begin(), open.end(),
+                               [&](const auto& owned) { return owned.get() == sequence; });
+  const std::unique_ptr<Sequence> owned = std::move(*at);
+  open.erase(at);
+  intake.release(owned->request.job_id);
+  publish();
+  told([&]() -> std::optional<Event> {
+    owned->output->stream().push(std::move(terminal));
+    return std::nullopt;
+  });
+  intake.left();
+}
+
+void Engine::Impl::end_all(const FailedEvent& terminal) {
+  intake.close();
+  const size_t known = open.size();
+  intake.take(open);
+  for (size_t i = known; i < open.size(); ++i) scheduler.add(open[i].get());
+  while (!open.empty()) finish(open.front().get(), terminal);
+}
+
+void Engine::Impl::publish() {
+  running = scheduler.running();
+  waiting = scheduler.waiting();
+  blocks_used = blocks.used();
+  preemptions = scheduler.preemptions();
+}
+
+Engine::Engine(Backend& backend, const Model& model, const Tokenizer& tokenizer,
+               const EngineOptions& options)
+    : impl_(std::make_unique<Impl>(backend, model, tokenizer, options)) {}
+
+Engine::~Engine() { impl_->end_all(cancelled(CancelCause::kShutdown)); }
+
+bool Engine::step() {
+  try {
+    return impl_->step();
+  } catch (...) {
+    impl_->failed = true;
+    impl_->end_all({"INFERENCE_FAILED", "the engine has failed", true});
+    throw;
+  }
+}
+
+void Engine::run() {
+  // Never sleeps while a request is open, so a cancel needs no wake-up of its own.
+  while (!impl_->intake.stopping()) {
+    if (!step()) impl_->intake.wait();
+  }
+  impl_->end_all(cancelled(CancelCause::kShutdown));
+}
+
+void Engine::warm_up() {
+  Request request;
+  request.job_id = "warm-up";
+  request.prompt.assign(static_cast<size_t>(std::min(16, impl_->options.context / 2)), 0);
+  request.max_tokens = std::min(4, impl_->options.context / 2);
+  request.ignore_eos = true;
+  const std::shared_ptr<Stream> stream = submit(std::move(request), nullptr);
+  while (step()) {
+  }
+  while (const std::optional<Event> event = stream->next()) {
+    if (const auto* failure = std::get_if<FailedEvent>(&*event)) {
+      throw Error(ErrorCode::kInternal, "[warm_up] " + failure->message);
+    }
+  }
+  impl_->steps = impl_->tokens_in = impl_->tokens_out = 0;
+  impl_->watch.forget_steps();
+  impl_->intake.forget_ended();
+}
+
+std::shared_ptr<Stream> Engine::submit(Request request, std::function<void()> wake) {
+  const Impl& engine = *impl_;
+  const auto in_vocabulary = [&](int32_t id) { return id >= 0 && id < engine.vocab; };
+  const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
+  if (request.prompt.empty() || request.max_tokens < 1 ||
+      prompt_tokens + request.max_tokens > engine.options.context ||
+      !std::all_of(request.prompt.begin(), request.prompt.end(), in_vocabulary)) {
+    throw Error(ErrorCode::kBadRequest, "[engine] prompt of " + std::to_string(prompt_tokens) +
+                                            " tokens, max_tokens " +
+                                            std::to_string(request.max_tokens) + ", context " +
+                                            std::to_string(engine.options.context) +
+                                            ", vocabulary " + std::to_string(engine.vocab));
+  }
+  auto stream = std::make_shared<Stream>(engine.options.stream_events);
+  stream->on_event(std::move(wake));
+  auto sequence = std::make_unique<Sequence>(std::move(request));
+  if (sequence->request.timeout.count() > 0) {
+    sequence->deadline = engine.options.now() + sequence->request.timeout;
+  }
+  sequence->output.emplace(sequence->request, sequence->prompt_tokens, engine.tokenizer,
+                           engine.options.eos_ids, stream);
+  impl_->intake.submit(std::move(sequence), stream);
+  return stream;
+}
+
+bool Engine::cancel(const std::string& job_id) { return impl_->intake.cancel(job_id); }
+
+bool Engine::fail_stalled() {
+  if (!impl_->watch.stalled()) return false;
+  for (const auto& stream : impl_->intake.open_streams()) {
+    stream->cancel(CancelCause::kStalled);
+    stream->push(cancelled(CancelCause::kStalled));
+  }
+  return true;
+}
+
+EngineSnapshot Engine::snapshot() const {
+  EngineSnapshot result;
+  result.running = impl_->running;
+  result.waiting = impl_->waiting + impl_->intake.queued();
+  result.blocks_used = impl_->blocks_used;
+  result.blocks_total = impl_->blocks.total();
+  result.steps = impl_->steps;
+  result.preemptions = impl_->preemptions;
+  result.tokens_in = impl_->tokens_in;
+  result.tokens_out = impl_->tokens_out;
+  result.stalled = impl_->watch.stalled();
+  result.failed = impl_->failed;
+  return result;
+}
+
+uint64_t Engine::kv_bytes() const { return impl_->kv_bytes; }
+int Engine::context() const { return impl_->options.context; }
+void Engine::start_drain() { impl_->intake.close(); }
+bool Engine::wait_drained(std::chrono::steady_clock::time_point deadline) {
+  return impl_->intake.wait_drained(deadline);
+}
+void Engine::stop() { impl_->intake.stop(); }
+
+}  // namespace llorch
