@@ -111,6 +111,9 @@ Checkpoint Checkpoint::open(const std::string& path) {
   Checkpoint checkpoint;
   checkpoint.path_ = path;
   checkpoint.directory_ = is_directory ? path : fs::path(path).parent_path().string();
+  if (checkpoint.directory_.empty()) {
+    checkpoint.directory_ = ".";
+  }
   const std::string& directory = checkpoint.directory_;
   checkpoint.config_file_ = join(directory, "config.json");
   checkpoint.config_ = read_required(checkpoint.config_file_, kMaxConfigBytes);

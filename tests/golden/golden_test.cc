@@ -52,6 +52,25 @@ struct Reference {
   std::vector<float> logits;  // [prompt, V]
 };
 
+// Start-up: kv for one block, then a padding step as long as the prompt.
+void prepare(Backend& backend, const Model& model, const std::vector<int32_t>& prompt) {
+  backend.create_kv(model.kv_spec(kBlockTokens, DType::kF32), 1);
+  const auto count = static_cast<int32_t>(prompt.size());
+  const std::vector<int32_t> positions(prompt.size()), slots(prompt.size(), -1);
+  const std::vector<int32_t> query_start = {0, count}, kv_len = {count};
+  const std::vector<int32_t> blocks(kBlocks.size(), -1);
+  std::vector<int32_t> rows(prompt.size());
+  std::iota(rows.begin(), rows.end(), 0);
+  backend.prepare(model.forward(), {.tokens = prompt,
+                                    .positions = positions,
+                                    .slots = slots,
+                                    .query_start = query_start,
+                                    .kv_len = kv_len,
+                                    .blocks = blocks,
+                                    .logit_rows = rows,
+                                    .blocks_per_sequence = static_cast<int32_t>(blocks.size())});
+}
+
 // One sequence on the backend, its block table kept by hand.
 class Sequence {
  public:
@@ -96,7 +115,9 @@ class Golden : public ::testing::TestWithParam<std::string> {
   Golden()
       : checkpoint_(Checkpoint::open(data_folder() + GetParam())),
         model_(Model::load(checkpoint_, backend_, {.dtype = DType::kF32, .progress = {}})),
-        reference_(GetParam()) {}
+        reference_(GetParam()) {
+    prepare(backend_, model_, reference_.prompt);
+  }
 
   void expect_row(size_t row, const std::vector<float>& got) const {
     const auto vocab = static_cast<size_t>(model_.config().vocab);
