@@ -99,6 +99,13 @@ TEST(EngineOutput, FindsAStopSequenceAcrossBytesOfACharacter) {
   EXPECT_EQ(told(test, request), "started(1) end(STOP_SEQUENCE,4,€!)");
 }
 
+TEST(EngineOutput, FindsAStopSequenceInWhatTheEndMadeWhole) {
+  TestEngine test({.eos_ids = {30}});
+  Request request = test_request("job", ".", 50);
+  request.stop = {"\uFFFD"};
+  EXPECT_EQ(told(test, request), "started(1) end(STOP_SEQUENCE,2,\uFFFD)");
+}
+
 TEST(EngineOutput, LetsWhatOnlyLookedLikeAStopSequenceOut) {
   TestEngine test;
   Request request = test_request("job", "a", 4);

@@ -22,6 +22,7 @@ void Intake::submit(std::unique_ptr<Sequence> sequence, std::shared_ptr<Stream> 
     throw Error(ErrorCode::kConflict, "job_id '" + job_id + "' is already running");
   }
   if (jobs_.size() >= capacity_) throw Error(ErrorCode::kOverloaded, "the queue is full");
+  incoming_.reserve(incoming_.size() + 1);  // so that a job which is open is also queued
   jobs_.emplace(job_id, std::move(stream));
   incoming_.push_back(std::move(sequence));
   queued_ = static_cast<int>(incoming_.size());

@@ -24,7 +24,8 @@ class Intake {
 
   // Any thread.
 
-  // Opens a job. X
+  // Opens a job. Throws Error{kUnavailable} after close() or stop() and while stalled, kConflict if
+  // the job id is open, kOverloaded if too many are.
   void submit(std::unique_ptr<Sequence> sequence, std::shared_ptr<Stream> stream);
   // Sets the flag of an open job. False if the id is neither open nor among the last ended.
   bool cancel(const std::string& job_id);

@@ -39,7 +39,7 @@ std::optional<Event> Output::take(Sampled sampled, TimePoint now) {
     if (!rest.empty() && !stream_->push(TokenEvent{std::move(rest), last_token_, {}, {}})) {
       return reader_too_slow();
     }
-    return end(StopReason::kEos, now);
+    return end(decoder_.stopped() ? StopReason::kStopSequence : StopReason::kEos, now);
   }
   last_token_ = sampled.token;
   ++tokens_out_;

@@ -114,6 +114,16 @@ TEST(Scheduler, AdmitsAllThatCanNeverNeedMoreThanThePool) {
   EXPECT_EQ(bench.step(), (Slices{{a, 60}, {b, 60}}));
 }
 
+TEST(Scheduler, KeepsASpareBlockForWhoCanStillGrow) {
+  for (const bool can_grow : {true, false}) {
+    Bench bench(4, 4, {.max_batch = 4, .step_tokens = 100});
+    Sequence* a = bench.add(2, can_grow ? 3 : 2);
+    Sequence* b = bench.add(11, 1);
+    const Slices both{{a, 2}, {b, 11}}, alone{{a, 2}};
+    EXPECT_EQ(bench.step(), can_grow ? alone : both);
+  }
+}
+
 TEST(Scheduler, PreemptsTheYoungestWhenBlocksRunOut) {
   Bench bench(5, 4, {.max_batch = 4, .step_tokens = 100});
   Sequence* a = bench.add(4, 12);
