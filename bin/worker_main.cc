@@ -33,6 +33,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int kExitEngineFailed = 15;
 constexpr std::chrono::milliseconds kStallCheck{250};
+constexpr std::chrono::seconds kLastStep{5};
 constexpr int kDefaultContext = 8192;  // unless --context-length asks for more
 
 int64_t ms_since(Clock::time_point start) {
@@ -238,6 +239,8 @@ void drain(const Config& config, Server& server, Engine& engine) {
   engine.start_drain();
   engine.wait_drained(Clock::now() + config.shutdown_timeout);
   engine.stop();
+  // Streams that are left get their CANCELLED when the step that runs has ended.
+  if (!engine.snapshot().stalled) engine.wait_drained(Clock::now() + kLastStep);
 }
 
 bool beyond_loopback(const std::string& host) {
