@@ -133,7 +133,7 @@ class Translator {
     // `C+$` is tried from every character of a long run in vain. The second branch, which skips the
     // run once the first has failed, changes no match: a later start has the same ends to try.
     if (top_.size() == 2 && top_[0].one_char && top_[0].quantifier == "+" && top_[1].text == "$") {
-      out += "|" + top_[0].text + "++(*SKIP)(*F)";
+      out += "|" + top_[0].text + "++" + std::string(kSkip) + "(*F)";
     }
     return out;
   }

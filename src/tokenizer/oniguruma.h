@@ -14,6 +14,9 @@ class UntranslatablePattern : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// Stands in a translation that passes over a run of characters which it has scanned in vain.
+inline constexpr std::string_view kSkip = "(*SKIP)";
+
 // For PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE with newline LF. What is rewritten: \s \w \d \h \v \R
 // \b and POSIX classes (different members), nested classes and && (unknown to PCRE2), \p names,
 // (?m) (dot matches all), {n,m}+ (not possessive), {,n}, options in the middle of an alternative.

@@ -13,12 +13,13 @@
 namespace llorch::tok {
 namespace {
 
-constexpr uint32_t kMatchLimit = 50'000'000;   // backtracks of one attempt
-constexpr uint32_t kHeapLimitKib = 64 * 1024;  // without JIT
-constexpr size_t kJitStackBytes = 1024 * 1024;
+constexpr uint32_t kMatchLimit = 10'000'000;   // of one attempt, as Oniguruma has it
+// Repeating anything but a plain class takes room for each repetition. Only what is used is taken.
+constexpr size_t kJitStackBytes = 256 * 1024 * 1024;
+constexpr uint32_t kHeapLimitKib = 256 * 1024;  // without JIT
 // A search that finds nothing in this many places looks at the clock before it goes on: scanning
 // from each of n places can take n * n steps, which the match limit does not count.
-constexpr size_t kPlacesPerCall = 512;
+constexpr size_t kPlacesPerCall = 64;
 constexpr std::chrono::seconds kTimeLimit{10};
 
 // What a match writes to; one per thread.
@@ -59,7 +60,7 @@ std::string compile_message(int code) {
 }  // namespace
 
 struct Pattern::Code {
-  explicit Code(pcre2_code* compiled) : code(compiled) {}
+  Code(pcre2_code* compiled, bool can_skip) : code(compiled), skips(can_skip) {}
   ~Code() { pcre2_code_free(code); }
   Code(const Code&) = delete;
   Code& operator=(const Code&) = delete;
@@ -68,13 +69,14 @@ struct Pattern::Code {
   std::optional<Stretch> search(std::string_view text, size_t from) const;
 
   pcre2_code* code;
+  bool skips;  // passes over what it has scanned in vain, so that it needs no clock
 };
 
 std::optional<Stretch> Pattern::Code::search(std::string_view text, size_t from) const {
   thread_local Workspace workspace;
   std::optional<std::chrono::steady_clock::time_point> started;
   while (true) {
-    size_t last = std::min(text.size(), from + kPlacesPerCall);
+    size_t last = skips ? text.size() : std::min(text.size(), from + kPlacesPerCall);
     while (last < text.size() && (text[last] & 0xC0) == 0x80) ++last;
     pcre2_set_offset_limit(workspace.context, last);
     const int rc = pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), from,
@@ -108,7 +110,8 @@ Pattern Pattern::regex(std::string_view oniguruma) {
   pcre2_compile_context_free(context);
   if (compiled == nullptr) throw UntranslatablePattern(compile_message(error));
   Pattern pattern;
-  pattern.code_ = std::make_shared<const Code>(compiled);
+  pattern.code_ =
+      std::make_shared<const Code>(compiled, translated.find(kSkip) != std::string::npos);
   // Where there is no JIT the interpreter matches the same.
   pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE);
   return pattern;
