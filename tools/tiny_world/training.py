@@ -14,12 +14,12 @@ from .corpus import Packer
 from .llama import Shape, TinyLlama
 from .muon import Muon
 
-MUON_LR, ADAM_LR = 0.012, 4e-3
-WARM_UP = 60          # steps
-BATCH_TOKENS = 4096   # positions of a step
+MUON_LR, ADAM_LR = 0.009, 3e-3
+WARM_UP = 100         # steps
+BATCH_TOKENS = 2048   # positions of a step
 ROW = 256             # of most of the training; the last part sees whole contexts
 LONG_FROM = 0.90      # share of the training after which rows are a whole context long
-CHECKPOINT_EVERY = 100
+CHECKPOINT_EVERY = 200
 
 
 @dataclass
