@@ -45,9 +45,7 @@ class BodyShare {
   BodyShare() = default;
   BodyShare(const BodyShare&) = delete;
   BodyShare& operator=(const BodyShare&) = delete;
-  ~BodyShare() {
-    if (total_) total_->fetch_sub(bytes_);
-  }
+  ~BodyShare() { give_back(); }
   bool take(std::atomic<size_t>& total, size_t bytes) {
     if (total.fetch_add(bytes) + bytes > kMaxBodyBytesInAll) {
       total.fetch_sub(bytes);
@@ -56,6 +54,10 @@ class BodyShare {
     total_ = &total;
     bytes_ = bytes;
     return true;
+  }
+  void give_back() {
+    if (total_) total_->fetch_sub(bytes_);
+    total_ = nullptr;
   }
 
  private:
@@ -184,6 +186,9 @@ Connection::Task<Connection::Next> Connection::serve_one() {
     outcome = refuse(Refusal::kInternal, "the request failed inside the worker");
   }
   if (const Reply* whole = std::get_if<Reply>(&outcome)) co_return co_await reply(*whole, in);
+  // A stream may run for minutes; what was asked is with the engine by now.
+  in.parser.get().body() = std::string();
+  in.share.give_back();
   co_return co_await stream(std::get<std::shared_ptr<Execution>>(outcome), in);
 }
 

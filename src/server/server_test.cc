@@ -138,6 +138,23 @@ TEST(Server, TurnsAwayConnectionsBeyondItsLimit) {
   EXPECT_TRUE(has_status(a.answer(kLive), 200));
 }
 
+TEST(Server, ClosesAConnectionThatTakesNothing) {
+  ServerOptions impatient = options();
+  impatient.read_timeout = 600s;
+  impatient.write_timeout = 100ms;
+  Server server(impatient);
+  Client greedy(server.port()), other(server.port());
+  std::string many;
+  for (int i = 0; i < 1000; ++i) many += kLive;
+  // Each is answered, until the answers fill the sockets: then no more is read, and the end comes.
+  EXPECT_THROW(
+      {
+        for (;;) greedy.send(many);
+      },
+      boost::system::system_error);
+  EXPECT_TRUE(has_status(other.answer(kLive), 200));
+}
+
 TEST(Server, StopsWithOpenConnections) {
   ServerOptions patient = options();
   patient.read_timeout = 600s;

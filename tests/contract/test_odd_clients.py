@@ -137,6 +137,33 @@ def test_hundreds_of_open_connections(busy):
         connection.close()
 
 
+def test_bodies_that_are_read_at_once_share_a_limit(busy, job):
+    head = (b"POST /execute HTTP/1.1\r\nHost: w\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 2097152\r\n\r\n{")
+    many = [busy.connect() for _ in range(128)]  # 256 MiB
+    for connection in many:
+        connection.send(head)
+    # A request is refused as soon as all of the others have been seen.
+    while True:
+        with busy.connect() as connection:
+            connection.send(head)
+            connection.sock.settimeout(0.2)
+            try:
+                answer = connection.response()
+                break
+            except socket.timeout:
+                pass
+    assert (answer.status, answer.json()["code"]) == (429, "OVERLOADED")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert busy.request("GET", "/livez").status == 200
+    for connection in many:
+        connection.close()
+    while (stream := busy.open_execute(job(max_tokens=2))).status == 429:
+        stream.close()  # not all of the closed ones have been seen yet
+    assert stream.rest()[-1]["type"] == "end"
+    stream.close()
+
+
 def test_input_flood_while_streaming_ends_that_stream_alone(busy, job):
     with busy.open_execute(job(max_tokens=1000)) as stream:
         stream.until("token")
