@@ -89,7 +89,8 @@ def test_a_truncated_model_is_10_and_names_the_file(binary, model, tmp_path):
 def test_a_lying_shape_is_10_and_names_the_tensor(binary, model, tmp_path):
     copy = model_with(tmp_path, model, intermediate_size=8)
     status, line = failed_start(binary, "--model", copy, "--port", "0")
-    assert status == 10 and "gate_proj" in line["message"]
+    assert status == 10
+    assert "model.safetensors: model.layers.0.mlp." in line["message"]
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
