@@ -168,6 +168,9 @@ class Worker {
     log(Level::kInfo, "model_load_start", {{"path", config_.model}});
     checkpoint_.emplace(Checkpoint::open(config_.model));
     const std::string folder = checkpoint_->directory() + "/";
+    // First of all, so that a family we have not got is what the error names.
+    parse_model_config(checkpoint_->config(), checkpoint_->generation_config(),
+                       checkpoint_->config_file());
     tokenizer_.emplace(Tokenizer::from_json(checkpoint_->tokenizer(), folder + "tokenizer.json"));
     LoadProgress progress;
     model_.emplace(Model::load(*checkpoint_, *backend_,
