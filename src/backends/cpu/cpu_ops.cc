@@ -56,7 +56,7 @@ void Ops::Step::multiply_pointed(int32_t m, const Weight& w, float* out, float s
       static_cast<int32_t>(std::clamp<int64_t>(kTaskBytes / work, 2, cpu::kBlockPanels));
   const int32_t spread = (panels - 1) / (2 * cpu.pool.threads()) + 1;
   // Many rows want many panels, which share a block of activations, but work for every thread too.
-  const int32_t per_task = m > 12 ? std::min(cpu::kBlockPanels, spread) : together;
+  const int32_t per_task = m > cpu::kFewRows ? std::min(cpu::kBlockPanels, spread) : together;
   cpu.pool.parallel_for((panels - 1) / per_task + 1, [&](int task, int thread) {
     const int32_t first = task * per_task;
     kernel(args, first, std::min(first + per_task, panels), cpu.scratch_of(thread));

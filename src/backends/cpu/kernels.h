@@ -15,6 +15,8 @@ constexpr int kSumColumns = 256;
 // Rows and panels of one pass over a block of weights; together they bound the scratch.
 constexpr int kBlockRows = 128;
 constexpr int kBlockPanels = 8;
+// Up to so many rows a product waits for weights rather than for arithmetic.
+constexpr int kFewRows = 24;
 // Queries (rows x heads of one kv head) of an attention tile, unless one row has more.
 constexpr int kTileQueries = 16;
 
@@ -71,7 +73,8 @@ struct Kernels {
   int32_t lanes;       // floats per vector
   int32_t panel_rows;  // a multiple of 2 * lanes
 
-  // Panels [first, last), at most kBlockPanels. `scratch` holds matmul_scratch() floats.
+  // Panels [first, last), at most kBlockPanels. `scratch` holds kBlockPanels * kBlockRows *
+  // panel_rows floats.
   void (*matmul[3])(const Matmul& args, int32_t first, int32_t last, float* scratch);
   // One row of a packed weight, times scale.
   void (*embed[3])(const PanelWeight& table, int32_t row, float scale, float* out);
@@ -81,9 +84,9 @@ struct Kernels {
   // gate[i] = act(gate[i]) * up[i]
   void (*silu)(float* gate, const float* up, int32_t n);
   void (*gelu_tanh)(float* gate, const float* up, int32_t n);
-  // k and v of rows [first, last) to their slots.
+  // k and v of rows [first, last) to their slots. `scratch` holds kv.row floats.
   void (*write_kv[3])(const Attend& args, int32_t first, int32_t last, float* scratch);
-  // `scratch` holds attend_scratch(queries, row) floats.
+  // `scratch` holds 2 * kv.row + kChunkTokens + 4 floats for each query.
   void (*attend[3])(const Attend& args, const AttendTile& tile, float* scratch);
 };
 
