@@ -20,6 +20,9 @@ if(LLORCH_SANITIZE)
   if(LLORCH_SANITIZE STREQUAL thread AND CMAKE_CXX_COMPILER_ID STREQUAL GNU)
     add_compile_options(-Wno-tsan)  # Asio's fences are unknown to it; what they order is locked too
   endif()
+  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+    add_compile_options(-Wno-maybe-uninitialized)  # the added checks make it see paths that are not
+  endif()
   set(static_default OFF)
 else()
   set(static_default ON)
