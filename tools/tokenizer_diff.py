@@ -374,8 +374,8 @@ def ours(cli, path, texts):
 
 
 def theirs(tokenizer, plain, texts):
-    encoded = [e.ids for e in tokenizer.encode_batch(texts)]
-    as_text = [e.ids for e in plain.encode_batch(texts, add_special_tokens=False)]
+    encoded = [e.ids for e in tokenizer.encode_batch_fast(texts)]
+    as_text = [e.ids for e in plain.encode_batch_fast(texts, add_special_tokens=False)]
     kept = tokenizer.decode_batch(encoded, skip_special_tokens=False)
     skipped = tokenizer.decode_batch(encoded, skip_special_tokens=True)
     return zip(encoded, as_text, kept, skipped)

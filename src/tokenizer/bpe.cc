@@ -26,6 +26,14 @@ std::string byte_token(unsigned byte) {
 
 }  // namespace
 
+Bpe::Workspace::Workspace(size_t words) {
+  constexpr size_t kFewest = 64, kMost = 4096;
+  if (words < kFewest) return;
+  size_t size = kFewest;
+  while (size < words && size < kMost) size *= 2;
+  known.resize(size);
+}
+
 Bpe::Bpe(Vocabulary vocabulary, const std::vector<BpeMerge>& merges, BpeOptions options)
     : vocabulary_(std::move(vocabulary)), options_(std::move(options)) {
   low_chars_.fill(kNone);
@@ -174,10 +182,26 @@ void Bpe::encode(std::string_view word, Workspace& workspace, std::vector<int32_
       return;
     }
   }
+  Workspace::Known* known = nullptr;
+  if (!workspace.known.empty() && word.size() <= Workspace::Known::kMaxBytes) {
+    const size_t hash = std::hash<std::string_view>()(word);
+    known = &workspace.known[hash & (workspace.known.size() - 1)];
+    if (std::string_view(known->word.data(), known->bytes) == word) {
+      ids.insert(ids.end(), known->ids.begin(), known->ids.begin() + known->count);
+      return;
+    }
+  }
   make_symbols(word, workspace);
   merge_symbols(workspace);
+  const size_t first = ids.size();
   for (const Workspace::Symbol& symbol : workspace.symbols) {
     if (symbol.id != kRemoved) ids.push_back(symbol.id);
+  }
+  if (known != nullptr && ids.size() - first <= Workspace::Known::kMaxIds) {
+    known->bytes = static_cast<uint8_t>(word.size());
+    std::copy(word.begin(), word.end(), known->word.begin());
+    known->count = static_cast<uint32_t>(ids.size() - first);
+    std::copy(ids.begin() + static_cast<std::ptrdiff_t>(first), ids.end(), known->ids.begin());
   }
 }
 

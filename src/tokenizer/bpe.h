@@ -30,14 +30,26 @@ class Bpe {
   // Every id in `merges` must be one of `vocabulary`, which has been indexed.
   Bpe(Vocabulary vocabulary, const std::vector<BpeMerge>& merges, BpeOptions options);
 
-  // Memory that words of one text share.
+  // Memory that words of one text share. Belongs to one thread.
   struct Workspace {
+    // `words`: about how many will be encoded; a long text repeats its words.
+    explicit Workspace(size_t words);
+
     struct Symbol {
       int32_t id;  // kRemoved: merged into the one on its left
       int32_t previous, next;
     };
     std::vector<Symbol> symbols;
     std::vector<uint64_t> heap;  // rank above, place below
+    // The last short word of each hash.
+    struct Known {
+      static constexpr size_t kMaxBytes = 23, kMaxIds = 6;
+      uint8_t bytes = 0;  // 0: none
+      std::array<char, kMaxBytes> word;
+      uint32_t count;
+      std::array<int32_t, kMaxIds> ids;
+    };
+    std::vector<Known> known;  // as many as a power of two, or none
   };
   // Appends the ids of `word`, valid UTF-8 under 2^31 bytes, in n log n. Throws
   // Error{kUnsupported} if a character is unknown and the unknown token is not in the vocabulary.
