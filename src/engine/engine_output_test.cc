@@ -1,4 +1,6 @@
 // What one request is told: text, stop strings, EOS, logprobs, metrics and times.
+#include "engine/output.h"
+
 #include <gtest/gtest.h>
 
 #include "engine/test_engine.h"
@@ -19,6 +21,17 @@ TEST(EngineOutput, EndsAtMaxTokens) {
   EXPECT_EQ(told(test, test_request("job", "xa", 3)),
             "started(2) token(b) token(c) token(d) end(MAX_TOKENS,3)");
   EXPECT_EQ(told(test, test_request("job", "a", 1)), "started(1) token(b) end(MAX_TOKENS,1)");
+}
+
+TEST(EngineOutput, FailsARequestWhoseLogitsAreNotFinite) {
+  TestModel model(256);
+  const Request request = test_request("job", "a", 3);
+  Sampled not_finite;
+  not_finite.token = -1;
+  Output output(request, 1, model.tokenizer, {}, std::make_shared<Stream>(4));
+  const std::optional<Event> terminal = output.take(not_finite, {});
+  ASSERT_TRUE(terminal.has_value());
+  EXPECT_EQ(described({*terminal}), "failed(INFERENCE_FAILED,retriable)");
 }
 
 TEST(EngineOutput, TellsEachTokenBeforeTheNextIsComputed) {

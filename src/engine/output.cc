@@ -30,6 +30,9 @@ std::optional<Event> Output::start(std::chrono::system_clock::time_point at) {
 }
 
 std::optional<Event> Output::take(Sampled sampled, TimePoint now) {
+  if (sampled.token < 0) {
+    return FailedEvent{"INFERENCE_FAILED", "the model's logits are not finite", true};
+  }
   if (!first_token_at_) {
     first_token_at_ = metrics_at_ = now;
     tokens_at_metrics_ = 1;

@@ -124,7 +124,7 @@ struct TokenLogprob {
   float logprob = 0;
 };
 struct Sampled {
-  int32_t token = 0;
+  int32_t token = 0;              // -1: the row has a NaN or infinity; nothing else is set then
   float logprob = 0;              // log-softmax of the raw f32 row; 0 if top_logprobs is -1
   std::vector<TokenLogprob> top;  // most likely first, the lowest id first on a tie
   std::vector<float> logits;      // [V] if keep_logits

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <string>
 
 #include "base/error.h"
@@ -31,7 +32,8 @@ struct Range {
   float low = 0, high = 0;
 };
 
-Range finite_range(std::span<const float> row) {
+// None if the row has a NaN or infinity.
+std::optional<Range> finite_range(std::span<const float> row) {
   Range range{row[0], row[0]};
   uint32_t bad = 0;
   for (const float x : row) {
@@ -39,7 +41,7 @@ Range finite_range(std::span<const float> row) {
     range.low = x < range.low ? x : range.low;
     range.high = x > range.high ? x : range.high;
   }
-  if (bad) throw Error(ErrorCode::kInternal, "[logits] not finite");
+  if (bad) return std::nullopt;
   return range;
 }
 
@@ -146,7 +148,7 @@ int32_t argmax(std::span<const float> row) {
 
 int32_t draw(const Sampling& sampling, SamplingScratch& scratch) {
   const std::span<const float> row = scratch.row;
-  const Range range = finite_range(row);
+  const Range range = *finite_range(row);  // the penalty keeps it finite
   const size_t vocab = row.size();
   Cut cut;
   if (sampling.top_k > 0 && static_cast<size_t>(sampling.top_k) < vocab) {
@@ -236,8 +238,12 @@ void SamplingScratch::reserve(size_t vocab) {
 
 Sampled sample(std::span<const float> logits, const Sampling& sampling, SamplingScratch& scratch) {
   CHECK(!logits.empty());
-  const Range range = finite_range(logits);
+  const std::optional<Range> range = finite_range(logits);
   Sampled result;
+  if (!range) {
+    result.token = -1;
+    return result;
+  }
   const bool penalised = sampling.repetition_penalty != 0 && sampling.repetition_penalty != 1 &&
                          !sampling.history.empty();
   if (sampling.temperature <= 0 && !penalised) {
@@ -249,7 +255,7 @@ Sampled sample(std::span<const float> logits, const Sampling& sampling, Sampling
     if (penalised) apply_penalty(sampling, scratch);
     result.token = sampling.temperature <= 0 ? argmax(scratch.row) : draw(sampling, scratch);
   }
-  if (sampling.top_logprobs >= 0) fill_logprobs(logits, range, sampling, scratch, &result);
+  if (sampling.top_logprobs >= 0) fill_logprobs(logits, *range, sampling, scratch, &result);
   if (sampling.keep_logits) result.logits.assign(logits.begin(), logits.end());
   return result;
 }

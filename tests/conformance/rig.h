@@ -142,6 +142,15 @@ class Rig {
   }
 
   // The raw rows that a step gives.
+  // The most likely token of each wanted row.
+  std::vector<int32_t> tokens(const Forward& f, const Rows& rows) {
+    const std::vector<Sampling> sampling(rows.wanted.size(), {.temperature = 0});
+    backend.submit(f, rows.batch(), sampling);
+    std::vector<int32_t> tokens;
+    for (const Sampled& result : backend.collect()) tokens.push_back(result.token);
+    return tokens;
+  }
+
   Matrix run(const Forward& f, const Rows& rows) {
     const std::vector<Sampling> sampling(rows.wanted.size(),
                                          {.temperature = 0, .keep_logits = true});
