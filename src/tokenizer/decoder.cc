@@ -2,11 +2,15 @@
 
 #include <optional>
 
+#include "base/error.h"
 #include "tokenizer/byte_level.h"
 #include "tokenizer/unicode.h"
 
 namespace llorch::tok {
 namespace {
+
+constexpr size_t kMaxRunningBytes = 64 * 1024;  // of one token
+constexpr size_t kMaxTextBytes = size_t{128} << 20;
 
 int hex_digit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -51,7 +55,9 @@ std::string strip(const StripDecoder& step, const std::string& token) {
   return token.substr(begin, end - begin);
 }
 
-std::string replace(const ReplaceDecoder& step, const std::string& token) {
+// Throws Error{kUnsupported} above `most_bytes`: replacements, chained by a damaged file, could
+// make text as long as they like.
+std::string replace(const ReplaceDecoder& step, const std::string& token, size_t most_bytes) {
   std::vector<Stretch> found;
   step.pattern.find(token, found);
   std::string out;
@@ -60,6 +66,9 @@ std::string replace(const ReplaceDecoder& step, const std::string& token) {
       out += step.content;
     } else {
       out.append(token, stretch.begin, stretch.end - stretch.begin);
+    }
+    if (out.size() > most_bytes) {
+      throw Error(ErrorCode::kUnsupported, "[tokenizer] the decoder makes a text too long");
     }
   }
   return out;
@@ -117,7 +126,7 @@ void run(const StripDecoder& step, std::vector<std::string>& tokens) {
 }
 
 void run(const ReplaceDecoder& step, std::vector<std::string>& tokens) {
-  for (std::string& token : tokens) token = replace(step, token);
+  for (std::string& token : tokens) token = replace(step, token, kMaxTextBytes);
 }
 
 void run(const MetaspaceDecoder& step, std::vector<std::string>& tokens) {
@@ -157,7 +166,7 @@ std::string running_bytes(const std::vector<Decoder>& steps, bool no_decoder,
     } else if (const auto* strips = std::get_if<StripDecoder>(&step)) {
       if (!fused) bytes = strip(*strips, bytes);  // else it concerns the ends of the whole text
     } else if (const auto* replaces = std::get_if<ReplaceDecoder>(&step)) {
-      bytes = replace(*replaces, bytes);
+      bytes = replace(*replaces, bytes, kMaxRunningBytes);
     } else if (const auto* marks = std::get_if<MetaspaceDecoder>(&step)) {
       bytes = metaspace(*marks, bytes, fused);  // fused, all is the first token
     }

@@ -36,7 +36,8 @@ using Decoder = std::variant<ByteLevelDecoder, ByteFallbackDecoder, FuseDecoder,
 std::string decode_tokens(const std::vector<Decoder>& steps, bool no_decoder,
                           std::vector<std::string> tokens);
 
-// The bytes that one token adds to a text that has begun and goes on.
+// The bytes that one token adds to a text that has begun and goes on. Throws Error{kUnsupported} if
+// they are absurdly many.
 std::string running_bytes(const std::vector<Decoder>& steps, bool no_decoder,
                           std::string_view token);
 

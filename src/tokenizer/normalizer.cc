@@ -2,13 +2,8 @@
 
 #include <algorithm>
 
-#include "base/error.h"
-
 namespace llorch::tok {
 namespace {
-
-// Steps that make text longer could, chained, make it as long as they like.
-constexpr size_t kMaxTextBytes = size_t{1} << 30;
 
 void run(NormalForm form, Text& text) {
   // The first character's own form stands for it.
@@ -47,7 +42,7 @@ void run(const LowercaseText&, Text& text) {
     append_lowercase(lower, char_at(text.bytes, at));
     if (at < text.origin_bytes) origin = lower.size();
   }
-  text = {std::move(lower), origin};
+  text.set(std::move(lower), origin);
 }
 
 }  // namespace
@@ -71,15 +66,14 @@ void replace_all(const Pattern& pattern, std::string_view content, Text& text) {
         origin = out.size() - (stretch.end - std::min(stretch.end, text.origin_bytes));
       }
     }
-    if (out.size() > kMaxTextBytes) {
-      throw Error(ErrorCode::kBadRequest, "[tokenizer] the text is too long once normalized");
-    }
+    text.check(out.size());
   }
-  text = {std::move(out), origin};
+  text.set(std::move(out), origin);
 }
 
 void prepend(std::string_view prefix, Text& text) {
   if (text.bytes.empty()) return;
+  text.check(text.bytes.size() + prefix.size());
   text.bytes.insert(0, prefix);
   if (text.origin_bytes > 0) text.origin_bytes += prefix.size();
 }

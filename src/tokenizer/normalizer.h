@@ -26,7 +26,7 @@ struct LowercaseText {};
 // One step; a file's Sequence is laid out flat.
 using Normalizer = std::variant<NormalForm, ReplaceText, PrependText, StripText, LowercaseText>;
 
-// `text` after all of `steps`. Throws what Pattern::find throws.
+// `text` after all of `steps`. Throws what Pattern::find and Text::check throw.
 void run_normalizers(const std::vector<Normalizer>& steps, Text& text);
 
 // Replaces each match; text.origin_bytes follows.

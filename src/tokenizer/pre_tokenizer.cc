@@ -103,27 +103,28 @@ void split_at_chars(Pieces& pieces, SplitBehavior behavior, bool (*is_in_class)(
   });
 }
 
-// Gives every piece of text the bytes that `change(old, out)` appends for it.
+// Runs `change(Text&)` on every piece of text.
 template <typename Change>
 void rewrite(Pieces& pieces, const Change& change) {
-  Text text;
-  text.bytes.reserve(pieces.text.bytes.size() + pieces.text.bytes.size() / 4);
+  std::string bytes;
+  bytes.reserve(pieces.text.bytes.size() + pieces.text.bytes.size() / 4);
+  size_t origin = 0;
   for (Piece& piece : pieces.pieces) {
-    const size_t begin = text.bytes.size();
+    const size_t begin = bytes.size();
     const bool at_origin = piece.begin < pieces.text.origin_bytes;
     if (piece.id != kText) {
-      text.bytes += pieces.view(piece);
+      bytes += pieces.view(piece);
     } else {
-      Text part{std::string(pieces.view(piece)),
-                at_origin ? std::min(piece.end, pieces.text.origin_bytes) - piece.begin : 0};
+      Text part = pieces.part(piece);
       change(part);
-      text.bytes += part.bytes;
-      if (at_origin) text.origin_bytes = begin + part.origin_bytes;
+      bytes += part.bytes;
+      pieces.text.check(bytes.size());
+      if (at_origin) origin = begin + part.origin_bytes;
     }
     piece.begin = begin;
-    piece.end = text.bytes.size();
+    piece.end = bytes.size();
   }
-  pieces.text = std::move(text);
+  pieces.text.set(std::move(bytes), origin);
 }
 
 void run(const ByteLevelWords& step, Pieces& pieces) {
@@ -149,11 +150,12 @@ void run(const ByteLevelWords& step, Pieces& pieces) {
         append_byte_level(bytes, static_cast<unsigned char>(c));
       }
     }
+    pieces.text.check(bytes.size());
     if (piece.begin < pieces.text.origin_bytes) origin = bytes.size();
     piece.begin = begin;
     piece.end = bytes.size();
   }
-  pieces.text = {std::move(bytes), origin};
+  pieces.text.set(std::move(bytes), origin);
 }
 
 void run(const SplitWords& step, Pieces& pieces) {

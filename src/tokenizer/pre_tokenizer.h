@@ -40,7 +40,7 @@ struct MetaspaceWords {
 using PreTokenizer = std::variant<ByteLevelWords, SplitWords, DigitsWords, PunctuationWords,
                                   WhitespaceWords, WhitespaceSplitWords, MetaspaceWords>;
 
-// Cuts the pieces of `kText`. Throws what Pattern::find throws.
+// Cuts the pieces of `kText`. Throws what Pattern::find and Text::check throw.
 void run_pre_tokenizers(const std::vector<PreTokenizer>& steps, Pieces& pieces);
 
 }  // namespace llorch::tok

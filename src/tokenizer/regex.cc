@@ -13,7 +13,7 @@
 namespace llorch::tok {
 namespace {
 
-constexpr uint32_t kMatchLimit = 10'000'000;   // of one attempt, as Oniguruma has it
+constexpr uint32_t kMatchLimit = 10'000'000;  // of one attempt, as Oniguruma has it
 // Repeating anything but a plain class takes room for each repetition. Only what is used is taken.
 constexpr size_t kJitStackBytes = 256 * 1024 * 1024;
 constexpr uint32_t kHeapLimitKib = 256 * 1024;  // without JIT

@@ -14,7 +14,8 @@ namespace {
 using tok::Piece;
 using tok::Pieces;
 
-constexpr size_t kMaxTextBytes = size_t{1} << 30;
+// All tokens' bytes together: what a damaged file's replacements could multiply.
+constexpr size_t kMaxRunningBytes = size_t{256} << 20;
 
 // The bytes of each id in running text. Memory follows the number of tokens, not the largest id.
 class RunningBytes {
@@ -24,6 +25,7 @@ class RunningBytes {
     bytes_ += bytes;
     ends_.push_back(bytes_.size());
   }
+  size_t size() const { return bytes_.size(); }
   std::string_view of(int32_t id) const {
     auto place = static_cast<size_t>(id);
     if (place >= ids_.size() || ids_[place] != id) {
@@ -66,6 +68,9 @@ Tokenizer::Impl::Impl(tok::Parts made) : parts(std::move(made)) {
   if (!ids.empty()) end_id = ids.back() + 1;
   for (const int32_t id : ids) {
     running.add(id, tok::running_bytes(parts.decoders, parts.no_decoder, *token_of(id)));
+    if (running.size() > kMaxRunningBytes) {
+      throw Error(ErrorCode::kUnsupported, "[tokenizer] the decoder makes tokens too long");
+    }
   }
 }
 
@@ -76,19 +81,22 @@ std::optional<std::string_view> Tokenizer::Impl::token_of(int32_t id) const {
 
 void Tokenizer::Impl::normalize(Pieces& pieces) const {
   if (parts.normalizers.empty()) return;
-  Pieces out;
+  std::string bytes;
+  std::vector<Piece> kept;
+  size_t origin = 0;
   for (const Piece& piece : pieces.pieces) {
     const bool at_origin = piece.begin < pieces.text.origin_bytes;
-    tok::Text part{std::string(pieces.view(piece)),
-                   at_origin ? std::min(piece.end, pieces.text.origin_bytes) - piece.begin : 0};
+    tok::Text part = pieces.part(piece);
     if (piece.id == tok::kText) tok::run_normalizers(parts.normalizers, part);
     if (part.bytes.empty()) continue;
-    const size_t begin = out.text.bytes.size();
-    if (at_origin) out.text.origin_bytes = begin + part.origin_bytes;
-    out.text.bytes += part.bytes;
-    out.pieces.push_back({begin, out.text.bytes.size(), piece.id});
+    const size_t begin = bytes.size();
+    if (at_origin) origin = begin + part.origin_bytes;
+    bytes += part.bytes;
+    pieces.text.check(bytes.size());
+    kept.push_back({begin, bytes.size(), piece.id});
   }
-  pieces = std::move(out);
+  pieces.pieces = std::move(kept);
+  pieces.text.set(std::move(bytes), origin);
 }
 
 void Tokenizer::Impl::encode_pieces(const Pieces& pieces, std::vector<int32_t>& ids) const {
@@ -109,17 +117,20 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 
 Tokenizer Tokenizer::from_json(std::string_view json, const std::string& file) {
-  return Tokenizer(std::make_unique<const Impl>(tok::read_tokenizer_json(json, file)));
+  try {
+    return Tokenizer(std::make_unique<const Impl>(tok::read_tokenizer_json(json, file)));
+  } catch (const Error& e) {
+    // A pattern that is too much work for the file's own tokens.
+    if (e.code() != ErrorCode::kBadRequest) throw;
+    throw Error(ErrorCode::kUnsupported, file + ": " + e.what());
+  }
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view utf8, EncodeOptions options) const {
-  if (utf8.size() > kMaxTextBytes) {
-    throw Error(ErrorCode::kBadRequest, "[tokenizer] the text is longer than 1 GiB");
-  }
   Pieces pieces;
-  pieces.text.bytes = tok::is_valid_utf8(utf8) ? std::string(utf8) : tok::to_valid_utf8(utf8);
+  pieces.text =
+      tok::original_text(tok::is_valid_utf8(utf8) ? std::string(utf8) : tok::to_valid_utf8(utf8));
   if (!pieces.text.bytes.empty()) {
-    pieces.text.origin_bytes = tok::char_bytes(pieces.text.bytes, 0);
     pieces.pieces.push_back({0, pieces.text.bytes.size(), tok::kText});
   }
   impl_->parts.added.extract(pieces, false, options.parse_special);

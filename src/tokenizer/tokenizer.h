@@ -26,11 +26,14 @@ class Tokenizer {
     bool add_special_tokens = true;  // runs the post-processor
     bool parse_special = true;       // text of a special token becomes that token
   };
-  // Bytes that are not UTF-8 are encoded as U+FFFD, one for each maximal invalid part.
+  // Bytes that are not UTF-8 are encoded as U+FFFD, one for each maximal invalid part. Throws
+  // Error{kBadRequest} if the text is over 128 MiB or takes a pattern of the file too much work,
+  // Error{kUnsupported} if it needs an unknown token that the vocabulary lacks.
   std::vector<int32_t> encode(std::string_view utf8, EncodeOptions options) const;
   std::vector<int32_t> encode(std::string_view utf8) const { return encode(utf8, {}); }
 
-  // decode(ids, skip_special_tokens) of the tokenizers library, its decoder included.
+  // decode(ids, skip_special_tokens) of the tokenizers library, its decoder included. Ids out of
+  // range are passed over.
   std::string decode(std::span<const int32_t> ids, bool skip_special) const;
 
   int32_t vocab_size() const;  // one above the highest id, added tokens included

@@ -253,7 +253,7 @@ AddedTokens read_added_tokens(const JsonNode& root, const Vocabulary& vocabulary
     token.id = known ? *known : next_id++;
     token.normalized_content = token.content;
     if (token.normalized) {
-      Text text{token.content, char_bytes(token.content, 0)};
+      Text text = original_text(token.content);
       run_normalizers(normalizers, text);
       token.normalized_content = std::move(text.bytes);
     }

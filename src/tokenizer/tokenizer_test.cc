@@ -1,11 +1,11 @@
 #include "tokenizer/tokenizer.h"
 
-#include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <map>
 #include <string>
+#include <thread>
 
 #include <gtest/gtest.h>
 
@@ -180,6 +180,36 @@ TEST(Tokenizer, RefusesTextThatNeedsAnUnknownTokenThatIsMissing) {
   EXPECT_THROW(tokenizer.encode("\u4F60"), Error);
   json["model"]["unk_token"] = nullptr;
   EXPECT_EQ(tokenizer_of(json).encode("a\u4F60"), Ids{'a'});  // the library drops it
+}
+
+// Chained by a damaged file, byte-level steps double the text each time.
+TEST(Tokenizer, RefusesTextThatItsStepsMakeTooLong) {
+  auto json = byte_level_json();
+  auto steps = nlohmann::json::array();
+  for (int i = 0; i < 60; ++i) steps.push_back(json["pre_tokenizer"]);
+  json["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", steps}};
+  EXPECT_THROW(tokenizer_of(json).encode(" "), Error);
+
+  json = byte_level_json();
+  const nlohmann::json grow = {
+      {"type", "Replace"}, {"pattern", {{"Regex", ""}}}, {"content", std::string(100, 'x')}};
+  json["decoder"] = {{"type", "Sequence"}, {"decoders", nlohmann::json::array({grow, grow, grow})}};
+  EXPECT_THROW(tokenizer_of(json), Error);
+}
+
+TEST(Tokenizer, MayBeUsedFromManyThreads) {
+  const Tokenizer& tokenizer = goldens().front().tokenizer;
+  const std::string text = goldens().front().cases[5]["text"];
+  const Ids wanted = goldens().front().cases[5]["ids"];
+  std::vector<std::thread> threads;
+  std::atomic<int> right = 0;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (int round = 0; round < 50; ++round) right += tokenizer.encode(text) == wanted;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(right, 200);
 }
 
 TEST(Tokenizer, RefusesTextThatTakesAPatternTooMuchWork) {
