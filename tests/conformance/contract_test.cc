@@ -28,7 +28,7 @@ struct Net {
                                : std::vector<float>{};
       return rig.pack(random_matrix(rows, cols, seed, 0.3), DType::kBF16, bias).weight;
     };
-    table = weight(kVocab, 72, 1);
+    head = table = weight(kVocab, 72, 1);
     norm = rig.pack(random_matrix(1, 72, 2), DType::kF32).weight;
     qkv = weight(160, 72, 3, true);
     out = weight(72, 80, 4);
@@ -54,13 +54,13 @@ struct Net {
         x = op.add_norm(op.linear(op.attention(op.linear(x, qkv), spec), out), &sum, norm, 1e-5f);
         x = op.add_norm(op.mlp(x, gate_up, down, Act::kSilu), &sum, norm, 1e-5f);
       }
-      return op.logits(x, table);
+      return op.logits(x, head);
     };
   }
 
   KvSpec kv;
   Rope rope;
-  Weight table, norm, qkv, out, gate_up, down;
+  Weight table, head, norm, qkv, out, gate_up, down;
 };
 
 std::vector<int32_t> tokens_of(uint32_t seed, int count) {

@@ -141,8 +141,7 @@ class Rig {
     backend.prepare(f, largest.batch());
   }
 
-  // The raw rows that a step gives.
-  // The most likely token of each wanted row.
+  // The most likely token of each wanted row; -1 for one that is not finite.
   std::vector<int32_t> tokens(const Forward& f, const Rows& rows) {
     const std::vector<Sampling> sampling(rows.wanted.size(), {.temperature = 0});
     backend.submit(f, rows.batch(), sampling);
@@ -151,6 +150,7 @@ class Rig {
     return tokens;
   }
 
+  // The raw rows that a step gives.
   Matrix run(const Forward& f, const Rows& rows) {
     const std::vector<Sampling> sampling(rows.wanted.size(),
                                          {.temperature = 0, .keep_logits = true});
