@@ -26,8 +26,8 @@ void name_this_thread(const char* name);
 // Asks the kernel to back this memory by huge pages; a hint, never an error.
 void prefer_huge_pages(std::span<std::byte> memory);
 
-// Calls `on_stop(n)` for the n-th SIGTERM or SIGINT (Windows: Ctrl+C, Ctrl+Break, close), on a thread
-// of its own. One object at a time.
+// Calls `on_stop(n)` for the n-th SIGTERM or SIGINT (Windows: Ctrl+C, Ctrl+Break, close), on a
+// thread of its own. One object at a time.
 class StopSignals {
  public:
   explicit StopSignals(std::function<void(int)> on_stop);

@@ -27,8 +27,8 @@ struct SamplingScratch {
   std::vector<int32_t> candidates;  // tokens of the bucket that a cut falls into
 };
 
-// Turns one row of V >= 1 logits into a token; one that is not finite gives token -1, for it is that
-// row's own misfortune. Throws Error{kInternal} on a history token outside the vocabulary.
+// Turns one row of V >= 1 logits into a token; one that is not finite gives token -1, for it is
+// that row's own misfortune. Throws Error{kInternal} on a history token outside the vocabulary.
 Sampled sample(std::span<const float> logits, const Sampling& sampling, SamplingScratch& scratch);
 
 }  // namespace llorch
