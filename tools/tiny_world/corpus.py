@@ -36,6 +36,7 @@ LATE = Mix(0.12, 0.3, {
     "people": 14, "told facts": 36, "sums": 34, "counting": 14, "numbers": 10, "places": 4,
     "colours": 3, "objects": 3, "animals": 4, "calendar": 7, "yes or no": 16, "small talk": 3})
 EARLY_DOCUMENTS = 16448
+LONG_CHAT_SHARE = 0.15  # of the documents made for long rows
 
 STORY_REQUESTS = ["Tell me a story{}.", "Can you tell me a story{}?", "Please tell me a story{}.",
                   "Write a story{}.", "Write a short story{}.", "I would like to hear a story{}."]
@@ -107,11 +108,21 @@ def chat_text(world: World, rng: random.Random, turns: int, mix: Mix) -> str:
     return "".join(out)
 
 
-def documents(world: World, seed: int) -> Iterator[str]:
+def long_documents(world: World, seed: int) -> Iterator[str]:
+    """The documents of `documents`, with chats of many turns among them."""
+    rng = random.Random(-seed)
+    for text in documents(world, seed + 500_000, early=0):
+        if rng.random() < LONG_CHAT_SHARE:
+            yield chat.BEGIN + chat_text(world, rng, rng.randint(15, 80), LATE)
+        else:
+            yield text
+
+
+def documents(world: World, seed: int, early: int = EARLY_DOCUMENTS) -> Iterator[str]:
     """Stories, chats and a few bare questions, for ever; each starts with the beginning token."""
     rng = random.Random(seed)
     for number in itertools.count():
-        mix = EARLY if number < EARLY_DOCUMENTS else LATE
+        mix = EARLY if number < early else LATE
         roll = rng.random() - mix.story
         if roll < 0:
             yield chat.BEGIN + stories.write_story(rng) + chat.END_OF_TEXT
@@ -138,9 +149,9 @@ class Batch:
 class Packer:
     """Packs whole documents into rows: each row starts with a document, the tail is padding."""
 
-    def __init__(self, tokenizer: Tokenizer, seed: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, seed: int, long: bool = False) -> None:
         self._tokenizer = tokenizer
-        self._documents = documents(World(), seed)
+        self._documents = (long_documents if long else documents)(World(), seed)
         self._rng = np.random.default_rng(seed)
         self._pool: list[np.ndarray] = []
         token = tokenizer.token_to_id

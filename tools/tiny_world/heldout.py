@@ -15,6 +15,9 @@ PER_CATEGORY = 60
 LONG_CHATS = 24
 LONG_TURNS = 70      # about 1,700 tokens before the question
 SHIPPED = 50         # lines of heldout.jsonl
+# Taught and measured, but reported apart: comparing and picking out one of several told facts
+# takes a model of this size far more training than the rest.
+HARD = ("told facts", "yes or no")
 
 Message = dict[str, str]
 
@@ -64,7 +67,12 @@ def _memory(world: World, rng: random.Random) -> Item:
 
 
 def items(seed: int) -> list[Item]:
-    """The held-out set: the same for the same seed."""
+    """The held-out set without repeats: the same for the same seed."""
+    unique = {json.dumps(x.messages): x for x in _drawn(seed)}
+    return list(unique.values())
+
+
+def _drawn(seed: int) -> list[Item]:
     world, rng = World(), random.Random(seed + 1_000_000)
     out: list[Item] = []
     pool: list[q.Qa] = []
@@ -91,7 +99,7 @@ def write_sample(held_out: list[Item], render: Callable[[list[Message]], str], s
                  path: Path) -> None:
     """JSON lines {category, prompt, answer}; the prompt lacks the beginning token, which the
     tokenizer's post-processor adds."""
-    short = [x for x in held_out if x.category != "long chats"]
+    short = [x for x in held_out if x.category not in ("long chats", *HARD)]
     with path.open("w", encoding="utf-8") as file:
         for x in random.Random(seed).sample(short, SHIPPED):
             line = {"category": x.category, "prompt": render(x.messages), "answer": x.answer}

@@ -60,7 +60,7 @@ def train(tokenizer: Tokenizer, shape: Shape, plan: Plan, work: Path) -> tuple[T
     torch.manual_seed(plan.seed)
     model = TinyLlama(shape)
     optimizers = _optimizers(model)
-    packer = Packer(tokenizer, plan.seed)
+    packer, long_packer = Packer(tokenizer, plan.seed), Packer(tokenizer, plan.seed, long=True)
     first = 0
     if plan.resume:
         saved = torch.load(plan.resume)
@@ -80,11 +80,10 @@ def train(tokenizer: Tokenizer, shape: Shape, plan: Plan, work: Path) -> tuple[T
         if progress >= 1.0:
             break
         length = shape.context if progress >= LONG_FROM else ROW
-        batch = packer.batch(BATCH_TOKENS // length, length)
+        source = packer if length == ROW else long_packer
+        batch = source.batch(BATCH_TOKENS // length, length)
         inputs, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
-        # The long rows at the end let documents see each other: attention over all distances.
-        document = torch.from_numpy(batch.document) if length == ROW else None
-        loss = model.loss(model.model(inputs, document), targets)
+        loss = model.loss(model.model(inputs, torch.from_numpy(batch.document)), targets)
         loss.backward()
         factor = _rate(step, progress, plan.decay)
         for optimizer, base in zip(optimizers, bases):
