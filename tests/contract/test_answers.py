@@ -79,5 +79,5 @@ def test_held_out_questions_are_answered(cpu):
         blocks = run(cpu, {"job_id": "q-%d" % i, "prompt": line["prompt"], "max_tokens": 48,
                            "temperature": 0})
         text = "".join(json.loads(b[6:])["t"] for b in blocks if isinstance(b, bytes))
-        right += text.strip() == line["answer"].strip()
+        right += text.strip() == line["answer"].strip() and blocks[-1][1] == "EOS"
     assert right >= 0.95 * len(lines), "%d of %d" % (right, len(lines))
