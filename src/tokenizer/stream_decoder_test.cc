@@ -15,7 +15,7 @@ class StreamDecoderTest : public testing::Test {
   static const Tokenizer& tokenizer() {
     static const Tokenizer made = [] {
       auto json = byte_level_json({"xSTOPy", "ab", "\xE4\xBD", "\xA0z", " the"});
-      json["added_tokens"] = {added_token_json(261, "<end>")};
+      json["added_tokens"] = nlohmann::json::array({added_token_json(261, "<end>")});
       return tokenizer_of(json);
     }();
     return made;

@@ -35,8 +35,8 @@ std::string unsupported(const json& document) {
 // A readable document after one value was set, at a JSON pointer.
 json with(const std::string& pointer, json value) {
   json document = byte_level_json({"ab"});
-  document["model"]["merges"] = {"a b"};
-  document["added_tokens"] = {added_token_json(257, "<e>")};
+  document["model"]["merges"] = nlohmann::json::array({"a b"});
+  document["added_tokens"] = nlohmann::json::array({added_token_json(257, "<e>")});
   document[json::json_pointer(pointer)] = std::move(value);
   return document;
 }
@@ -45,7 +45,7 @@ TEST(TokenizerJson, ReadsWhatIsWhole) {
   EXPECT_EQ(corrupt(with("/version", "1.0")), "");
   EXPECT_EQ(corrupt(with("/truncation", {{"max_length", 3}})), "");
   EXPECT_EQ(corrupt(with("/model/merges", json::parse(R"([["a", "b"]])"))), "");
-  EXPECT_EQ(corrupt(with("/model/merges", {"#version: 0.2", "a b"})), "");
+  EXPECT_EQ(corrupt(with("/model/merges", json::array({"#version: 0.2", "a b"}))), "");
   EXPECT_EQ(corrupt(with("/model/dropout", 0.0)), "");
   json untyped = with("/model/dropout", nullptr);
   untyped["model"].erase("type");
@@ -67,9 +67,11 @@ TEST(TokenizerJson, NamesThePlaceOfDamage) {
   const auto says = [](const json& document, const std::string& wanted) {
     EXPECT_EQ(corrupt(document).substr(0, wanted.size()), wanted);
   };
-  says(with("/model/merges", {"a b", "a b", "a q_"}), "tokenizer.json: model.merges[2]: ");
-  says(with("/model/merges", {"a b", "a", "a b"}), "tokenizer.json: model.merges[1]: ");
-  says(with("/model/merges", {"a b c"}), "tokenizer.json: model.merges[0]: ");
+  says(with("/model/merges", json::array({"a b", "a b", "a q_"})),
+       "tokenizer.json: model.merges[2]: ");
+  says(with("/model/merges", json::array({"a b", "a", "a b"})),
+       "tokenizer.json: model.merges[1]: ");
+  says(with("/model/merges", json::array({"a b c"})), "tokenizer.json: model.merges[0]: ");
   says(with("/model/merges", json::parse(R"([["a", "b", "c"]])")),
        "tokenizer.json: model.merges[0]: ");
   says(with("/model/merges", json::parse(R"([["a", 1]])")), "tokenizer.json: model.merges[0]: ");
@@ -162,8 +164,8 @@ TEST(TokenizerJson, HandlesIdsWithGaps) {
 
 TEST(TokenizerJson, GivesAddedTokensTheIdsThatTheLibraryGives) {
   json document = byte_level_json();
-  document["added_tokens"] = {added_token_json(500, "<x>"), added_token_json(600, "a"),
-                              added_token_json(700, "<y>")};
+  document["added_tokens"] = nlohmann::json::array(
+      {added_token_json(500, "<x>"), added_token_json(600, "a"), added_token_json(700, "<y>")});
   const Tokenizer tokenizer = tokenizer_of(document);
   EXPECT_EQ(tokenizer.token_id("<x>"), 256);
   EXPECT_EQ(tokenizer.token_id("a"), 'a');

@@ -125,7 +125,8 @@ TEST(Tokenizer, SkipsIdsOutOfRange) {
 
 TEST(Tokenizer, KnowsTokensByContent) {
   auto json = byte_level_json({"the"});
-  json["added_tokens"] = {added_token_json(257, "<end>"), added_token_json(258, "<tool>", false)};
+  json["added_tokens"] = nlohmann::json::array(
+      {added_token_json(257, "<end>"), added_token_json(258, "<tool>", false)});
   const Tokenizer tokenizer = tokenizer_of(json);
   EXPECT_EQ(tokenizer.token_id("<end>"), 257);
   EXPECT_EQ(tokenizer.token_id("the"), 256);
@@ -139,7 +140,8 @@ TEST(Tokenizer, KnowsTokensByContent) {
 
 TEST(Tokenizer, ReadsSpecialTokensInTheTextOnlyWhenAsked) {
   auto json = byte_level_json();
-  json["added_tokens"] = {added_token_json(256, "<e>"), added_token_json(257, "<t>", false)};
+  json["added_tokens"] =
+      nlohmann::json::array({added_token_json(256, "<e>"), added_token_json(257, "<t>", false)});
   const Tokenizer tokenizer = tokenizer_of(json);
   EXPECT_EQ(tokenizer.encode("a<e><t>"), (Ids{'a', 256, 257}));
   EXPECT_EQ(tokenizer.encode("a<e><t>", kPlain), (Ids{'a', '<', 'e', '>', 257}));
@@ -149,8 +151,8 @@ TEST(Tokenizer, ReadsSpecialTokensInTheTextOnlyWhenAsked) {
 TEST(Tokenizer, EncodesAMegabyteOfOneCharacter) {
   constexpr size_t kLength = 1 << 20;
   auto json = byte_level_json({"aa", "aaaa", "  "});
-  json["model"]["merges"] = {"a a", "aa aa", "\u0120 \u0120"};
-  json["added_tokens"] = {added_token_json(259, "bbbbbbbb")};
+  json["model"]["merges"] = nlohmann::json::array({"a a", "aa aa", "\u0120 \u0120"});
+  json["added_tokens"] = nlohmann::json::array({added_token_json(259, "bbbbbbbb")});
   const Tokenizer tokenizer = tokenizer_of(json);
   EXPECT_EQ(tokenizer.encode(std::string(kLength, 'a')), Ids(kLength / 4, 257));
   EXPECT_EQ(tokenizer.encode(std::string(kLength, 'b')), Ids(kLength / 8, 259));

@@ -42,10 +42,11 @@ void read_file(std::string_view json) {
 const Tokenizer& byte_level() {
   static const Tokenizer made = [] {
     auto json = llorch::byte_level_json({"th", "he", "the", "\xE4\xBD", "  ", " t"});
-    json["model"]["merges"] = {"t h", "h e", "th e", "t he", "\u0120 \u0120", "\u0120 t"};
-    json["added_tokens"] = {llorch::added_token_json(262, "<s>"),
-                            llorch::added_token_json(263, "<|a|>"),
-                            llorch::added_token_json(264, "a b", false)};
+    json["model"]["merges"] =
+        nlohmann::json::array({"t h", "h e", "th e", "t he", "\u0120 \u0120", "\u0120 t"});
+    json["added_tokens"] = nlohmann::json::array({llorch::added_token_json(262, "<s>"),
+                                                  llorch::added_token_json(263, "<|a|>"),
+                                                  llorch::added_token_json(264, "a b", false)});
     json["pre_tokenizer"] = nlohmann::json::parse(R"({"type": "Sequence", "pretokenizers": [
       {"type": "Split", "behavior": "Isolated", "invert": false, "pattern": {"Regex":
         "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},
