@@ -183,7 +183,9 @@ struct Load {
 void run_load(const Load& load, uint32_t seed) {
   SCOPED_TRACE(load.name);
   std::mt19937 random(seed);
-  const auto up_to = [&](int32_t most) { return static_cast<int32_t>(random() % most) + 1; };
+  const auto up_to = [&](int32_t most) {
+    return static_cast<int32_t>(random() % static_cast<uint32_t>(most)) + 1;
+  };
   const int32_t context = load.blocks * load.block_tokens;
   Bench bench(load.blocks, load.block_tokens, {load.max_batch, load.step_tokens});
   std::vector<Sequence*> open;      // in order of arrival
@@ -206,9 +208,10 @@ void run_load(const Load& load, uint32_t seed) {
     const Slices slices = bench.step();
     ASSERT_EQ(slices.empty(), open.empty());
     int32_t tokens = 0;
-    for (const auto& [s, n] : slices) {
-      ASSERT_GT(n, 0);
-      tokens += n;
+    for (const auto& slice : slices) {
+      Sequence* const s = slice.first;
+      ASSERT_GT(slice.second, 0);
+      tokens += slice.second;
       ASSERT_EQ(std::count_if(slices.begin(), slices.end(), [&](auto& x) { return x.first == s; }),
                 1);
       if (std::find(admitted.begin(), admitted.end(), s) == admitted.end()) admitted.push_back(s);

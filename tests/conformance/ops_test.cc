@@ -213,7 +213,8 @@ TEST(Conformance, MlpWithBothActivations) {
         // An activation's slope is at most 1.13 and its value at most its argument's, so an error
         // of the gate or up product reaches the hidden value times the other one's size.
         const Matrix both = ref::linear(input.x, gate_up.values);
-        expect_close(got, want, [&](int r, int c) {
+        // clang 14 captures structured bindings only by name.
+        expect_close(got, want, [&, cols = cols, ffn = ffn](int r, int c) {
           double hidden_error = 0, hidden = 0, w = 0;
           for (int f = 0; f < ffn; ++f) {
             const double gate = std::abs(double{both.at(r, f)}),
@@ -253,7 +254,7 @@ TEST(Conformance, LogitsPickRowsAndCap) {
         }
         const Matrix want = ref::logits(input.x, batch.wanted, head.values, cap);
         // The cap's slope is at most 1; it adds a few roundings of numbers up to its size.
-        expect_close(rig.run(f, batch), want, [&](int r, int c) {
+        expect_close(rig.run(f, batch), want, [&, cols = cols](int r, int c) {
           return dot_tolerance(row_norm(input.x, batch.wanted[static_cast<size_t>(r)]),
                                row_norm(head.values, c), cols) +
                  8 * kEpsilon * cap;
