@@ -250,6 +250,8 @@ Reply Api::shut_down(const RequestHead& head) {
     return refuse(Refusal::kForbidden, "only this machine may shut the worker down");
   }
   log(Level::kInfo, "shutdown_requested", {{"correlation_id", head.correlation_id}});
+  // Before the answer: who has read it finds new work refused.
+  start_drain();
   if (!shutdown_asked_.exchange(true) && shutdown_) shutdown_();
   return json_reply(202, R"({"status":"draining"})");
 }
