@@ -23,6 +23,9 @@ if(LLORCH_SANITIZE)
   if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
     add_compile_options(-Wno-maybe-uninitialized)  # the added checks make it see paths that are not
   endif()
+  if(CMAKE_CXX_COMPILER_ID MATCHES Clang AND LLORCH_SANITIZE MATCHES undefined)
+    add_compile_options(-fno-sanitize=function)  # clang 14 cannot assemble it for coroutines
+  endif()
   set(static_default OFF)
 else()
   set(static_default ON)
