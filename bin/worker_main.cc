@@ -237,9 +237,9 @@ void announce(const Config& config, const Service& service, uint16_t port, Lifec
 
 // Running requests finish, or end with CANCELLED at the timeout or a second signal.
 void drain(const Config& config, Server& server, Engine& engine) {
-  log(Level::kInfo, "shutdown", {{"running", engine.snapshot().running}});
   server.start_drain();
   engine.start_drain();
+  log(Level::kInfo, "shutdown", {{"running", engine.snapshot().running}});
   engine.wait_drained(Clock::now() + config.shutdown_timeout);
   engine.stop();
   // Streams that are left get their CANCELLED when the step that runs has ended.

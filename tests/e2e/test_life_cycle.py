@@ -20,6 +20,7 @@ def job(job_id="job-1", max_tokens=20, **fields):
 def test_events_come_in_order_with_their_fields(binary, model):
     with Worker(binary, ["--model", model, "--worker-id", "w-7"]) as worker:
         worker.execute(job())
+        worker.wait_event("execute_end")
         assert worker.stop() == 0
         lines = worker.lines
     names = [x["event"] for x in lines if x["event"] not in
