@@ -43,7 +43,7 @@ class Net {
 
   Forward forward() const {
     return [this](Ops& op) {
-      Tensor sum = op.embed(table_), x = op.norm(sum, layers_[0].norm, 1e-5f);
+      Tensor sum = op.embed(table_), x = op.norm(sum, norm(layers_[0].norm));
       for (size_t i = 0; i < layers_.size(); ++i) {
         const Layer& l = layers_[i];
         const Attention spec{.layer = static_cast<int>(i),
@@ -53,14 +53,16 @@ class Net {
                              .scale = 0.125f,
                              .rope = &rope_};
         x = op.linear(op.attention(op.linear(x, l.qkv), spec), l.out);
-        x = op.add_norm(x, &sum, l.mlp_norm, 1e-5f);
-        x = op.add_norm(op.mlp(x, l.gate_up, l.down, Act::kSilu), &sum, l.norm, 1e-5f);
+        x = op.add_norm(x, &sum, norm(l.mlp_norm));
+        x = op.add_norm(op.mlp(x, l.gate_up, l.down, Act::kSilu), &sum, norm(l.norm));
       }
       return op.logits(x, table_);
     };
   }
 
  private:
+  static Norm norm(const Weight& gain) { return {NormKind::kRms, 1e-5f, &gain}; }
+
   Weight weight(int rows, int cols) {
     const auto count = static_cast<size_t>(rows) * static_cast<size_t>(cols);
     std::vector<std::byte> bytes(count * size_bytes(type_));

@@ -18,6 +18,7 @@ namespace llorch {
 
 enum class DType : uint8_t { kF32, kF16, kBF16 };
 enum class Act : uint8_t { kSilu, kGeluTanh };
+enum class NormKind : uint8_t { kRms, kLayer };
 
 size_t size_bytes(DType type);  // of one element
 const char* name(DType type);   // "f32", "f16", "bf16"
@@ -72,28 +73,36 @@ struct Rope {
   std::vector<float> inv_freq;  // [dims / 2]
 };
 
+// x / rms(x) * gain, or LayerNorm: (x - mean(x)) / deviation(x) * gain + bias. Vectors are {1, n}.
+struct Norm {
+  NormKind kind = NormKind::kRms;
+  float eps = 0;
+  const Weight* gain = nullptr;
+  const Weight* bias = nullptr;  // of a LayerNorm, which may have none
+};
+
 // q/k norm (if given), rope, kv write at the batch's slots, causal paged attention. A row sees the
 // positions up to its own; a padding row sees none and gives zeros.
 struct Attention {
   int layer = 0, heads = 0, kv_heads = 0, head_dim = 0;
   int window = 0;  // a row sees the last `window` tokens, itself included; 0 = all
   float scale = 1;
-  float softcap = 0;  // 0 = off
-  float eps = 0;      // of the q/k norms
-  const Rope* rope = nullptr;
-  const Weight* q_norm = nullptr;
-  const Weight* k_norm = nullptr;
+  float softcap = 0;           // 0 = off
+  const Rope* rope = nullptr;  // null: none
+  const Norm* q_norm = nullptr;
+  const Norm* k_norm = nullptr;
 };
 
 // The tape of one step. Inputs are never written. Every op checks its shapes (ops/shapes.h) and
 // throws Error{kInternal} "[op] ..." on a mismatch. Engine thread only, inside a Forward.
 class Ops {
  public:
-  Tensor embed(const Weight& table, float scale = 1);                            // [T] -> [T, D]
-  Tensor norm(const Tensor& x, const Weight& gain, float eps);                   // RMS; [T, D]
-  Tensor add_norm(const Tensor& x, Tensor* sum, const Weight& gain, float eps);  // *sum += x, norm
-  Tensor linear(const Tensor& x, const Weight& w);          // [T, In] -> [T, Out]
-  Tensor attention(const Tensor& qkv, const Attention& a);  // [T, (H + 2K) E] -> [T, H E]
+  Tensor embed(const Weight& table, float scale = 1);            // [T] -> [T, D]
+  Tensor norm(const Tensor& x, const Norm& n);                   // [T, D]
+  Tensor add_norm(const Tensor& x, Tensor* sum, const Norm& n);  // norm of *sum += x; [T, D]
+  void add(const Tensor& x, Tensor* sum);                        // *sum += x; [T, D]
+  Tensor linear(const Tensor& x, const Weight& w);               // [T, In] -> [T, Out]
+  Tensor attention(const Tensor& qkv, const Attention& a);       // [T, (H + 2K) E] -> [T, H E]
   // act(x gate) * (x up) down. gate_up stacks gate's F rows over up's. [T, D] -> [T, D]
   Tensor mlp(const Tensor& x, const Weight& gate_up, const Weight& down, Act act);
   Tensor logits(const Tensor& x, const Weight& head, float softcap = 0);  // [T, D] -> [L, V] f32

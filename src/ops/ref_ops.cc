@@ -12,11 +12,19 @@ namespace {
 
 double soft_capped(double x, float cap) { return cap > 0 ? cap * std::tanh(x / cap) : x; }
 
-void norm_in_place(std::span<float> x, std::span<const float> gain, float eps) {
-  double squares = 0;
-  for (const float v : x) squares += double{v} * double{v};
-  const double factor = 1 / std::sqrt(squares / static_cast<double>(x.size()) + double{eps});
-  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(x[i] * factor * gain[i]);
+// RMSNorm of Zhang and Sennrich (2019), LayerNorm of Ba et al. (2016).
+void norm_in_place(std::span<float> x, const NormSpec& spec) {
+  const auto n = static_cast<double>(x.size());
+  double mean = 0, squares = 0;
+  if (spec.kind == NormKind::kLayer) {
+    for (const float v : x) mean += double{v} / n;
+  }
+  for (const float v : x) squares += (double{v} - mean) * (double{v} - mean);
+  const double factor = 1 / std::sqrt(squares / n + double{spec.eps});
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double bias = spec.bias.empty() ? 0 : double{spec.bias[i]};
+    x[i] = static_cast<float>((double{x[i]} - mean) * factor * double{spec.gain[i]} + bias);
+  }
 }
 
 std::span<const float> row_of(const Matrix& m, int row) {
@@ -46,7 +54,7 @@ void write_kv(std::span<const float> qkv, int32_t position, const AttentionSpec&
   std::vector<float> keys, values;
   for (int h = 0; h < a.kv_heads; ++h) {
     auto key = head_of(qkv, a.heads + h, a.head_dim);
-    if (!a.k_norm.empty()) norm_in_place(key, a.k_norm, a.eps);
+    if (!a.k_norm.gain.empty()) norm_in_place(key, a.k_norm);
     if (a.rope) rope(key, *a.rope, position);
     for (const float v : key) keys.push_back(rounded(v, cache->type));
     for (const float v : head_of(qkv, a.heads + a.kv_heads + h, a.head_dim)) {
@@ -97,13 +105,13 @@ Matrix embed(const Matrix& table, std::span<const int32_t> tokens, float scale) 
   return out;
 }
 
-Matrix norm(const Matrix& x, std::span<const float> gain, float eps) {
+Matrix norm(const Matrix& x, const NormSpec& spec) {
   Matrix out = x;
   for (int r = 0; r < x.rows; ++r) {
     norm_in_place(std::span(out.values)
                       .subspan(static_cast<size_t>(r) * static_cast<size_t>(x.cols),
                                static_cast<size_t>(x.cols)),
-                  gain, eps);
+                  spec);
   }
   return out;
 }
@@ -165,7 +173,7 @@ Matrix attention(const Matrix& qkv, std::span<const int32_t> positions, const At
     for (int h = 0; h < spec.heads; ++h) {
       const int32_t position = positions[static_cast<size_t>(r)];
       auto query = head_of(row_of(qkv, r), h, spec.head_dim);
-      if (!spec.q_norm.empty()) norm_in_place(query, spec.q_norm, spec.eps);
+      if (!spec.q_norm.gain.empty()) norm_in_place(query, spec.q_norm);
       if (spec.rope) rope(query, *spec.rope, position);
       attend(query, position, h / (spec.heads / spec.kv_heads), spec, *cache,
              &out.at(r, h * spec.head_dim));

@@ -33,15 +33,21 @@ struct KvCache {
   std::vector<std::vector<float>> keys, values;
 };
 
+struct NormSpec {
+  NormKind kind = NormKind::kRms;
+  float eps = 0;
+  std::span<const float> gain = {}, bias = {};  // an empty bias is none
+};
+
 struct AttentionSpec {
   int heads = 0, kv_heads = 0, head_dim = 0, window = 0;
-  float scale = 1, softcap = 0, eps = 0;
+  float scale = 1, softcap = 0;
   const Rope* rope = nullptr;
-  std::span<const float> q_norm = {}, k_norm = {};  // [head_dim], or empty
+  NormSpec q_norm = {}, k_norm = {};  // over head_dim; without a gain there is none
 };
 
 Matrix embed(const Matrix& table, std::span<const int32_t> tokens, float scale);
-Matrix norm(const Matrix& x, std::span<const float> gain, float eps);
+Matrix norm(const Matrix& x, const NormSpec& spec);
 Matrix add(const Matrix& a, const Matrix& b);
 Matrix linear(const Matrix& x, const Matrix& weight, std::span<const float> bias = {});
 Matrix mlp(const Matrix& x, const Matrix& gate_up, const Matrix& down, Act act);

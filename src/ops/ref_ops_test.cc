@@ -23,8 +23,16 @@ void expect_near(std::span<const float> got, const std::vector<float>& want) {
 
 TEST(RefOps, NormIsTorchsRmsNorm) {
   const auto gain = TestNumbers(2).floats(3);
-  expect_near(norm(made(2, 3, 1), gain, 1e-5f).values,
+  expect_near(norm(made(2, 3, 1), {NormKind::kRms, 1e-5f, gain}).values,
               {0.81653017f, 0.061604779f, -0.015534748f, -0.3655729f, 0.12197704f, 0.27518961f});
+}
+
+TEST(RefOps, NormIsTorchsLayerNorm) {
+  const auto gain = TestNumbers(2).floats(3), bias = TestNumbers(4).floats(3);
+  expect_near(norm(made(2, 3, 1), {NormKind::kLayer, 1e-5f, gain}).values,
+              {0.64279598f, 0.00052623288f, -0.76387f, -0.64990294f, 0.097211793f, 0.012721557f});
+  expect_near(norm(made(2, 3, 1), {NormKind::kLayer, 1e-5f, gain, bias}).values,
+              {0.11803225f, 0.28329006f, -0.64713633f, -1.1746666f, 0.37997565f, 0.12945522f});
 }
 
 TEST(RefOps, LinearIsTorchs) {
@@ -98,10 +106,9 @@ TEST(RefOps, AttentionKnowsWindowSoftcapAndHeadNorms) {
                         .window = 2,
                         .scale = 0.4f,
                         .softcap = 1.5f,
-                        .eps = 1e-6f,
                         .rope = &spec,
-                        .q_norm = q_norm,
-                        .k_norm = k_norm}),
+                        .q_norm = {NormKind::kRms, 1e-6f, q_norm},
+                        .k_norm = {NormKind::kRms, 1e-6f, k_norm}}),
               {1.3368056f,  -0.56754827f, -1.2846038f,  1.9270539f,   1.3368056f,   -0.56754827f,
                -1.2846038f, 1.9270539f,   -1.5117354f,  -0.18088841f, -0.17470622f, -1.5679684f,
                -1.5117354f, -0.18088841f, -0.17470622f, -1.5679684f,  -0.4887839f,  -0.20936137f,

@@ -45,6 +45,17 @@ void vector_of(std::string_view op, NamedShape gain, int32_t size) {
   }
 }
 
+void check_norm(std::string_view op, const NamedNorm& norm, int32_t size) {
+  vector_of(op, norm.gain, size);
+  if (norm.bias.shape.rows == 0) return;
+  vector_of(op, norm.bias, size);
+  if (norm.kind == NormKind::kRms) fail(op, std::string(norm.bias.name) + ": RMS takes no bias");
+}
+
+void check_sum(std::string_view op, Shape x, Shape sum) {
+  if (x != sum) fail(op, "x is " + text(x) + ", the sum is " + text(sum));
+}
+
 void check_query_start(const Batch& batch) {
   const int64_t last = tokens(batch);
   want(batch.query_start.front() == 0, "batch", "query_start[0]", batch.query_start.front(), 0);
@@ -108,7 +119,8 @@ void check_visible(const Attention& a, const Batch& batch, const KvLimits& kv, s
   }
 }
 
-void check_attention(const Attention& a, const KvSpec& kv, NamedShape q_norm, NamedShape k_norm) {
+void check_attention(const Attention& a, const KvSpec& kv, const NamedNorm& q_norm,
+                     const NamedNorm& k_norm) {
   const std::string_view op = "attention";
   if (a.heads < 1 || a.kv_heads < 1 || a.heads % a.kv_heads != 0) {
     fail(op, text(a.heads) + " heads do not share " + text(a.kv_heads) + " kv heads");
@@ -119,8 +131,8 @@ void check_attention(const Attention& a, const KvSpec& kv, NamedShape q_norm, Na
     fail(op, "layer " + text(a.layer) + " of " + text(kv.layers));
   }
   if (a.window < 0) fail(op, "negative window " + text(a.window));
-  if (a.q_norm) vector_of(op, q_norm, a.head_dim);
-  if (a.k_norm) vector_of(op, k_norm, a.head_dim);
+  if (a.q_norm) check_norm(op, q_norm, a.head_dim);
+  if (a.k_norm) check_norm(op, k_norm, a.head_dim);
   if (!a.rope) return;
   if (a.rope->dims < 0 || a.rope->dims % 2 != 0 || a.rope->dims > a.head_dim) {
     fail(op, "rope of " + text(a.rope->dims) + " of " + text(a.head_dim) + " dims");
@@ -182,14 +194,19 @@ Shape embed(const Batch& batch, NamedShape table) {
   return {static_cast<int32_t>(tokens(batch)), table.shape.cols};
 }
 
-Shape norm(Shape x, NamedShape gain) {
-  vector_of("norm", gain, x.cols);
+Shape norm(Shape x, const NamedNorm& norm) {
+  check_norm("norm", norm, x.cols);
   return x;
 }
 
-Shape add_norm(Shape x, Shape sum, NamedShape gain) {
-  if (x != sum) fail("add_norm", "x is " + text(x) + ", the sum is " + text(sum));
-  vector_of("add_norm", gain, x.cols);
+Shape add_norm(Shape x, Shape sum, const NamedNorm& norm) {
+  check_sum("add_norm", x, sum);
+  check_norm("add_norm", norm, x.cols);
+  return x;
+}
+
+Shape add(Shape x, Shape sum) {
+  check_sum("add", x, sum);
   return x;
 }
 
@@ -215,14 +232,14 @@ Shape logits(Shape x, const Batch& batch, NamedShape head) {
 }
 
 Shape attention(Shape qkv, const Attention& a, const Batch& batch, const KvLimits& kv,
-                NamedShape q_norm, NamedShape k_norm) {
+                const NamedNorm& q_norm, const NamedNorm& k_norm) {
   check_attention(a, kv.spec, q_norm, k_norm);
   for (size_t s = 0; s < batch.kv_len.size(); ++s) check_visible(a, batch, kv, s);
   return attention_result(qkv, a, batch);
 }
 
 Shape attention_to_measure(Shape qkv, const Attention& a, const Batch& batch, const KvSpec& kv,
-                           NamedShape q_norm, NamedShape k_norm) {
+                           const NamedNorm& q_norm, const NamedNorm& k_norm) {
   check_attention(a, kv, q_norm, k_norm);
   return attention_result(qkv, a, batch);
 }

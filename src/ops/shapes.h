@@ -17,6 +17,12 @@ struct NamedShape {
   std::string_view name;
 };
 
+// A norm's vectors; `bias` has no rows if there is none.
+struct NamedNorm {
+  NormKind kind = NormKind::kRms;
+  NamedShape gain = {}, bias = {};
+};
+
 // Row limits of what a backend holds.
 struct KvLimits {
   KvSpec spec;
@@ -31,17 +37,18 @@ void batch_to_measure(const Batch& batch);
 
 // What a sequence's rows of a step may be: query_start[s] .. query_start[s + 1].
 Shape embed(const Batch& batch, NamedShape table);           // [T, D]; checks token ids
-Shape norm(Shape x, NamedShape gain);                        // [T, D]
-Shape add_norm(Shape x, Shape sum, NamedShape gain);         // [T, D]
+Shape norm(Shape x, const NamedNorm& norm);                  // [T, D]
+Shape add_norm(Shape x, Shape sum, const NamedNorm& norm);   // [T, D]
+Shape add(Shape x, Shape sum);                               // [T, D]
 Shape linear(Shape x, NamedShape weight);                    // [T, Out]
 Shape mlp(Shape x, NamedShape gate_up, NamedShape down);     // [T, D]
 Shape logits(Shape x, const Batch& batch, NamedShape head);  // [L, V]
 // [T, H E]. Checks the spec, rope, norms and that every token a row sees lies in a block.
 Shape attention(Shape qkv, const Attention& a, const Batch& batch, const KvLimits& kv,
-                NamedShape q_norm, NamedShape k_norm);
+                const NamedNorm& q_norm, const NamedNorm& k_norm);
 // Without the block table, which prepare()'s batch has not got.
 Shape attention_to_measure(Shape qkv, const Attention& a, const Batch& batch, const KvSpec& kv,
-                           NamedShape q_norm, NamedShape k_norm);
+                           const NamedNorm& q_norm, const NamedNorm& k_norm);
 
 // The stacked shape of pack()'s parts; checks byte counts, equal columns and the bias vectors.
 Shape packed(std::span<const RawTensor> parts, std::span<const RawTensor> bias);

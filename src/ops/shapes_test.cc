@@ -97,10 +97,25 @@ TEST(Shapes, NameTheWeightThatDoesNotFit) {
       },
       "[linear] blk.3.qkv takes 5120 columns, x has 4096");
   expect_refused([] { shapes::linear({2, 8}, {{1, 8}, "n"}); }, "[linear] n is a vector");
-  expect_refused([] { shapes::norm({2, 8}, {{1, 9}, "n"}); }, "[norm] n is 1 x 9, want 1 x 8");
   expect_refused(
       [] {
-        shapes::add_norm({2, 8}, {2, 9}, {{1, 8}, "n"});
+        shapes::norm({2, 8}, {NormKind::kRms, {{1, 9}, "n"}});
+      },
+      "[norm] n is 1 x 9, want 1 x 8");
+  expect_refused(
+      [] {
+        shapes::norm({2, 8}, {NormKind::kLayer, {{1, 8}, "n"}, {{1, 7}, "b"}});
+      },
+      "[norm] b is 1 x 7, want 1 x 8");
+  expect_refused(
+      [] {
+        shapes::norm({2, 8}, {NormKind::kRms, {{1, 8}, "n"}, {{1, 8}, "b"}});
+      },
+      "[norm] b: RMS takes no bias");
+  expect_refused([] { shapes::add({2, 8}, {3, 8}); }, "[add] x is 2 x 8, the sum is 3 x 8");
+  expect_refused(
+      [] {
+        shapes::add_norm({2, 8}, {2, 9}, {NormKind::kRms, {{1, 8}, "n"}});
       },
       "[add_norm] x is 2 x 8, the sum is 2 x 9");
   expect_refused(
@@ -125,6 +140,8 @@ TEST(Shapes, NameTheWeightThatDoesNotFit) {
 TEST(Shapes, GiveTheResultsShape) {
   const Arrays a;
   EXPECT_EQ(shapes::embed(a.batch(), {{50, 8}, "t"}), (Shape{4, 8}));
+  EXPECT_EQ(shapes::norm({4, 8}, {NormKind::kLayer, {{1, 8}, "n"}, {}}), (Shape{4, 8}));
+  EXPECT_EQ(shapes::add({4, 8}, {4, 8}), (Shape{4, 8}));
   EXPECT_EQ(shapes::linear({4, 8}, {{5, 8}, "w"}), (Shape{4, 5}));
   EXPECT_EQ(shapes::mlp({4, 8}, {{12, 8}, "up"}, {{8, 6}, "down"}), (Shape{4, 8}));
   EXPECT_EQ(shapes::logits({4, 8}, a.batch(), {{50, 8}, "head"}), (Shape{2, 50}));
@@ -146,6 +163,13 @@ TEST(Shapes, CheckAttentionAgainstTheKvBlocks) {
   const Rope rope{.dims = 6, .inv_freq = {1}};
   expect_refused([&] { attend({.heads = 4, .kv_heads = 2, .head_dim = 8, .rope = &rope}, 64); },
                  "[attention] inv_freq; got 1, want 3");
+  const Norm norm{};
+  const Attention normed{.heads = 4, .kv_heads = 2, .head_dim = 8, .k_norm = &norm};
+  expect_refused(
+      [&] {
+        shapes::attention({4, 64}, normed, a.batch(), kKv, {}, {NormKind::kRms, {{1, 64}, "k"}});
+      },
+      "[attention] k is 1 x 64, want 1 x 8");
   a.blocks[3] = -1;
   expect_refused([&] { attend({.heads = 4, .kv_heads = 2, .head_dim = 8}, 64); },
                  "[attention] sequence 1 has no block for tokens from 0");

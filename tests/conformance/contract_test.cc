@@ -43,7 +43,8 @@ struct Net {
 
   Forward forward() const {
     return [this](Ops& op) {
-      Tensor sum = op.embed(table), x = op.norm(sum, norm, 1e-5f);
+      const Norm n{NormKind::kRms, 1e-5f, &norm};
+      Tensor sum = op.embed(table), x = op.norm(sum, n);
       for (int layer = 0; layer < 2; ++layer) {
         const Attention spec{.layer = layer,
                              .heads = 4,
@@ -51,8 +52,8 @@ struct Net {
                              .head_dim = 20,
                              .scale = 0.3f,
                              .rope = &rope};
-        x = op.add_norm(op.linear(op.attention(op.linear(x, qkv), spec), out), &sum, norm, 1e-5f);
-        x = op.add_norm(op.mlp(x, gate_up, down, Act::kSilu), &sum, norm, 1e-5f);
+        x = op.add_norm(op.linear(op.attention(op.linear(x, qkv), spec), out), &sum, n);
+        x = op.add_norm(op.mlp(x, gate_up, down, Act::kSilu), &sum, n);
       }
       return op.logits(x, head);
     };
@@ -269,7 +270,8 @@ TEST(BackendContract, RefusesWrongShapesAndGoesOn) {
   };
   refused([&](Ops& op) { return op.logits(op.linear(op.embed(net.table), net.out), net.table); },
           "[linear] w takes 80 columns, x has 72");
-  refused([&](Ops& op) { return op.logits(op.norm(op.embed(net.table), net.out, 1), net.table); },
+  const Norm no_vector{NormKind::kRms, 1, &net.out};
+  refused([&](Ops& op) { return op.logits(op.norm(op.embed(net.table), no_vector), net.table); },
           "[norm] w is 72 x 80, want 1 x 72");
   refused([&](Ops& op) { return op.embed(net.table); }, "[submit]");
   refused(

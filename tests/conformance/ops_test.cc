@@ -65,52 +65,111 @@ TEST(Conformance, EmbedGathersAndScalesRows) {
   }
 }
 
-TEST(Conformance, NormIsRms) {
+// A norm's weights on the backend and in the oracle.
+struct NormPair {
+  NormPair(Rig& rig, NormKind kind, float eps, int cols, bool biased, uint32_t seed,
+           DType type = DType::kF32)
+      : gain(rig.pack(random_matrix(1, cols, seed), type, {}, type)),
+        bias(rig.pack(random_matrix(1, cols, seed + 1000), type, {}, type)),
+        norm{kind, eps, &gain.weight, biased ? &bias.weight : nullptr},
+        spec{kind, eps, gain.values.values, {}} {
+    if (biased) spec.bias = bias.values.values;
+  }
+  NormPair(const NormPair&) = delete;
+
+  Pair gain, bias;
+  Norm norm;
+  ref::NormSpec spec;
+};
+
+// How far norm() of `x` may be from `want`. A root mean square has half the relative error of its
+// sum of squares. A mean errs like a dot product with 1/n, and each difference by a rounding more;
+// both reach the result times gain over the deviation.
+auto norm_tolerance(const Matrix& x, const Matrix& want, const ref::NormSpec& spec) {
+  return [&x, &want, &spec](int r, int c) {
+    const int n = x.cols;
+    const auto at = static_cast<size_t>(c);
+    const double bias = spec.bias.empty() ? 0 : double{spec.bias[at]};
+    const double scaled = std::abs(double{want.at(r, c)} - bias);
+    double bound = dot_tolerance(1, 1, n) * scaled + kEpsilon * std::abs(double{want.at(r, c)});
+    if (spec.kind == NormKind::kLayer) {
+      double mean = 0, squares = 0;
+      for (int i = 0; i < n; ++i) mean += double{x.at(r, i)} / n;
+      for (int i = 0; i < n; ++i) squares += std::pow(double{x.at(r, i)} - mean, 2);
+      const double deviation = std::sqrt(squares / n + double{spec.eps});
+      const double moved = dot_tolerance(row_norm(x, r), 1 / std::sqrt(n), n) +
+                           kEpsilon * (std::abs(double{x.at(r, c)}) + std::abs(mean));
+      // The same error of the mean adds to every difference, so to the deviation at most as much.
+      bound += moved / deviation * (std::abs(double{spec.gain[at]}) + scaled);
+    }
+    return bound;
+  };
+}
+
+struct NormCase {
+  NormKind kind;
+  bool biased;
+};
+constexpr NormCase kNorms[] = {
+    {NormKind::kRms, false}, {NormKind::kLayer, false}, {NormKind::kLayer, true}};
+
+TEST(Conformance, NormOfBothKinds) {
   Rig rig;
-  for (const int cols : {2, 7, 16, 17, 64, 100, 577}) {
-    SCOPED_TRACE(cols);
-    const Input input(rig, 9, cols, 2);
-    const Pair gain = rig.pack(random_matrix(1, cols, 3), DType::kBF16, {}, DType::kBF16);
-    const Weight& head = rig.identity(cols);
-    const Matrix got = run(rig, input, [&](Ops& op) {
-      return op.logits(op.norm(op.embed(input.table.weight), gain.weight, 1e-5f), head);
-    });
-    const Matrix want = ref::norm(input.x, gain.values.values, 1e-5f);
-    // A root mean square has half the relative error of its sum of squares.
-    const double relative = dot_tolerance(1, 1, cols);
-    expect_close(got, want, [&](int r, int c) { return relative * std::abs(want.at(r, c)); });
+  for (const auto& [kind, biased] : kNorms) {
+    for (const int cols : {2, 7, 16, 17, 64, 100, 577}) {
+      for (const DType type : kTypes) {
+        SCOPED_TRACE(testing::Message() << (kind == NormKind::kRms ? "rms" : "layer") << " of "
+                                        << cols << ", " << name(type) << ", bias " << biased);
+        const Input input(rig, 9, cols, 2);
+        const NormPair n(rig, kind, 1e-5f, cols, biased, 3, type);
+        const Weight& head = rig.identity(cols);
+        const Matrix got = run(rig, input, [&](Ops& op) {
+          return op.logits(op.norm(op.embed(input.table.weight), n.norm), head);
+        });
+        const Matrix want = ref::norm(input.x, n.spec);
+        expect_close(got, want, norm_tolerance(input.x, want, n.spec));
+      }
+    }
   }
 }
 
 TEST(Conformance, AddNormGivesTheSumAndItsNorm) {
   Rig rig;
-  for (const int cols : {2, 15, 64, 100}) {
-    SCOPED_TRACE(cols);
-    const Input input(rig, 11, cols, 4);
-    const Pair gain = rig.pack(random_matrix(1, cols, 5), DType::kF32);
-    const Weight& head = rig.identity(cols);
-    const Forward normed = [&](Ops& op) {
-      Tensor sum = op.embed(input.table.weight, 3);
-      const Tensor x = op.embed(input.table.weight);
-      return op.logits(op.add_norm(x, &sum, gain.weight, 1e-6f), head);
-    };
-    const Forward summed = [&](Ops& op) {
-      Tensor sum = op.embed(input.table.weight, 3);
-      const Tensor before = sum;
-      op.add_norm(op.embed(input.table.weight), &sum, gain.weight, 1e-6f);
-      // The inputs stay as they were: 4 x + 3 x.
-      op.add_norm(before, &sum, gain.weight, 1e-6f);
-      return op.logits(sum, head);
-    };
-    std::vector<int32_t> ids(11);
-    std::iota(ids.begin(), ids.end(), 0);
-    const Matrix three = ref::embed(input.x, ids, 3);
-    const Matrix four = ref::add(three, input.x);
-    const Matrix want = ref::norm(four, gain.values.values, 1e-6f);
-    const double relative = dot_tolerance(1, 1, cols);
-    expect_close(run(rig, input, normed), want,
-                 [&](int r, int c) { return relative * std::abs(want.at(r, c)); });
-    EXPECT_EQ(run(rig, input, summed).values, ref::add(four, three).values);
+  for (const auto& [kind, biased] : kNorms) {
+    for (const int cols : {2, 15, 64, 100}) {
+      SCOPED_TRACE(cols);
+      const Input input(rig, 11, cols, 4);
+      const NormPair n(rig, kind, 1e-6f, cols, biased, 5);
+      const Weight& head = rig.identity(cols);
+      const Forward normed = [&](Ops& op) {
+        Tensor sum = op.embed(input.table.weight, 3);
+        const Tensor x = op.embed(input.table.weight);
+        return op.logits(op.add_norm(x, &sum, n.norm), head);
+      };
+      // add_norm and add leave their inputs as they were: 4 x + 3 x.
+      const Forward summed = [&](Ops& op) {
+        Tensor sum = op.embed(input.table.weight, 3);
+        const Tensor before = sum;
+        op.add_norm(op.embed(input.table.weight), &sum, n.norm);
+        op.add_norm(before, &sum, n.norm);
+        return op.logits(sum, head);
+      };
+      const Forward added = [&](Ops& op) {
+        Tensor sum = op.embed(input.table.weight, 3);
+        const Tensor before = sum;
+        op.add(op.embed(input.table.weight), &sum);
+        op.add(before, &sum);
+        return op.logits(sum, head);
+      };
+      std::vector<int32_t> ids(11);
+      std::iota(ids.begin(), ids.end(), 0);
+      const Matrix three = ref::embed(input.x, ids, 3);
+      const Matrix four = ref::add(three, input.x);
+      const Matrix want = ref::norm(four, n.spec);
+      expect_close(run(rig, input, normed), want, norm_tolerance(four, want, n.spec));
+      EXPECT_EQ(run(rig, input, summed).values, ref::add(four, three).values);
+      EXPECT_EQ(run(rig, input, added).values, ref::add(four, three).values);
+    }
   }
 }
 
@@ -286,7 +345,7 @@ struct Case {
   bool interleaved = false;
   int window = 0;
   float softcap = 0;
-  bool head_norms = false;
+  const NormCase* head_norms = nullptr;
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
@@ -304,8 +363,6 @@ class AttentionRun {
   explicit AttentionRun(const Case& c) : case_(c), numbers_(99) {
     const int cols = (c.heads + 2 * c.kv_heads) * c.head_dim;
     table_ = rig_.pack(random_matrix(kTokens, cols, 30), DType::kF32);
-    q_norm_ = rig_.pack(random_matrix(1, c.head_dim, 31), DType::kF32);
-    k_norm_ = rig_.pack(random_matrix(1, c.head_dim, 32), DType::kF32);
     rope_.dims = c.rope_dims;
     rope_.interleaved = c.interleaved;
     rope_.factor = c.interleaved ? 1.2f : 1.0f;
@@ -319,11 +376,13 @@ class AttentionRun {
     spec_.window = c.window;
     spec_.scale = 1 / std::sqrt(static_cast<float>(c.head_dim));
     spec_.softcap = c.softcap;
-    spec_.eps = 1e-6f;
     spec_.rope = c.rope_dims > 0 ? &rope_ : nullptr;
     if (c.head_norms) {
-      spec_.q_norm = q_norm_.values.values;
-      spec_.k_norm = k_norm_.values.values;
+      const auto& [kind, biased] = *c.head_norms;
+      q_norm_ = std::make_unique<NormPair>(rig_, kind, 1e-6f, c.head_dim, biased, 31);
+      k_norm_ = std::make_unique<NormPair>(rig_, kind, 1e-6f, c.head_dim, biased, 32);
+      spec_.q_norm = q_norm_->spec;
+      spec_.k_norm = k_norm_->spec;
     }
     share_blocks();
     head_ = rig_.identity(c.heads * c.head_dim);
@@ -372,11 +431,10 @@ class AttentionRun {
                   .window = spec_.window,
                   .scale = spec_.scale,
                   .softcap = spec_.softcap,
-                  .eps = spec_.eps,
                   .rope = spec_.rope};
       if (case_.head_norms) {
-        a.q_norm = &q_norm_.weight;
-        a.k_norm = &k_norm_.weight;
+        a.q_norm = &q_norm_->norm;
+        a.k_norm = &k_norm_->norm;
       }
       Attention other = a;
       other.layer = 0;
@@ -453,7 +511,8 @@ class AttentionRun {
   Case case_;
   TestNumbers numbers_;
   Rig rig_;
-  Pair table_, q_norm_, k_norm_;
+  Pair table_;
+  std::unique_ptr<NormPair> q_norm_, k_norm_;
   Weight head_;
   Rope rope_;
   ref::AttentionSpec spec_;
@@ -505,8 +564,10 @@ TEST(Conformance, AttentionInAWindow) {
 
 TEST(Conformance, AttentionWithSoftcapAndHeadNorms) {
   check_attention({4, 2, 32, 16, DType::kF32, 32, false, 0, 1.5f});
-  check_attention({4, 2, 20, 16, DType::kF32, 20, false, 0, 0, true});
-  check_attention({4, 1, 64, 16, DType::kBF16, 64, false, 40, 2.5f, true});
+  for (const NormCase& norms : kNorms) {
+    check_attention({4, 2, 20, 16, DType::kF32, 20, false, 0, 0, &norms});
+    check_attention({4, 1, 64, 16, DType::kBF16, 64, false, 40, 2.5f, &norms});
+  }
 }
 
 }  // namespace

@@ -36,11 +36,11 @@ HWY_INLINE void rotate(const Attend& args, int row, float* head) {
 }
 
 // A query or key: copied, normed, turned, filled up with zeros to kv.row.
-HWY_INLINE void prepare_head(const Attend& args, int row, const float* from, const float* gain,
-                             float* to) {
+HWY_INLINE void prepare_head(const Attend& args, int row, const float* from,
+                             const RowNorm& head_norm, float* to) {
   const int n = args.head_dim;
-  if (gain != nullptr) {
-    scale_by_gain(from, inverse_rms(from, args.eps, n), gain, n, to);
+  if (head_norm.gain != nullptr) {
+    norm(from, head_norm, n, to);
   } else {
     __builtin_memcpy(to, from, static_cast<size_t>(n) * sizeof(float));
   }

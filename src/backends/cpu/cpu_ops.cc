@@ -16,8 +16,19 @@ shapes::NamedShape named(const Weight* weight) {
   return weight ? named(*weight) : shapes::NamedShape{};
 }
 
+shapes::NamedNorm named(const Norm& norm) {
+  return {norm.kind, named(norm.gain), named(norm.bias)};
+}
+
+shapes::NamedNorm named(const Norm* norm) { return norm ? named(*norm) : shapes::NamedNorm{}; }
+
 const float* vector_of(const Weight* weight) {
   return weight ? weight->impl->packed.vector() : nullptr;
+}
+
+cpu::RowNorm vectors_of(const Norm* norm) {
+  if (norm == nullptr) return {};
+  return {vector_of(norm->gain), vector_of(norm->bias), norm->eps, norm->kind == NormKind::kLayer};
 }
 
 size_t index_of(DType type) { return static_cast<size_t>(type); }
@@ -119,34 +130,50 @@ Tensor Ops::embed(const Weight& table, float scale) {
   return out;
 }
 
-Tensor Ops::norm(const Tensor& x, const Weight& gain, float eps) {
-  Tensor out = step->make(shapes::norm(x.shape, named(gain)));
+Tensor Ops::norm(const Tensor& x, const Norm& n) {
+  Tensor out = step->make(shapes::norm(x.shape, named(n)));
   if (step->measuring) return out;
   const int32_t cols = x.shape.cols;
+  const cpu::RowNorm vectors = vectors_of(&n);
   step->cpu.for_rows(x.shape.rows, cols, [&](int32_t first, int32_t last, int) {
     for (int64_t row = first; row < last; ++row) {
-      step->cpu.kernels.norm(x.impl->data + row * cols, nullptr, nullptr, vector_of(&gain), eps,
-                             cols, out.impl->data + row * cols);
+      step->cpu.kernels.norm(x.impl->data + row * cols, vectors, cols, out.impl->data + row * cols);
     }
   });
   return out;
 }
 
-Tensor Ops::add_norm(const Tensor& x, Tensor* sum, const Weight& gain, float eps) {
-  const Shape shape = shapes::add_norm(x.shape, sum->shape, named(gain));
+Tensor Ops::add_norm(const Tensor& x, Tensor* sum, const Norm& n) {
+  const Shape shape = shapes::add_norm(x.shape, sum->shape, named(n));
   Tensor total = step->make(shape), out = step->make(shape);
   if (!step->measuring) {
     const int32_t cols = shape.cols;
+    const cpu::RowNorm vectors = vectors_of(&n);
     step->cpu.for_rows(shape.rows, cols * int64_t{2}, [&](int32_t first, int32_t last, int) {
       for (int64_t row = first; row < last; ++row) {
         const int64_t at = row * cols;
-        step->cpu.kernels.norm(x.impl->data + at, sum->impl->data + at, total.impl->data + at,
-                               vector_of(&gain), eps, cols, out.impl->data + at);
+        step->cpu.kernels.add(x.impl->data + at, sum->impl->data + at, cols, total.impl->data + at);
+        step->cpu.kernels.norm(total.impl->data + at, vectors, cols, out.impl->data + at);
       }
     });
   }
   *sum = std::move(total);
   return out;
+}
+
+void Ops::add(const Tensor& x, Tensor* sum) {
+  const Shape shape = shapes::add(x.shape, sum->shape);
+  Tensor total = step->make(shape);
+  if (!step->measuring) {
+    const int32_t cols = shape.cols;
+    step->cpu.for_rows(shape.rows, cols, [&](int32_t first, int32_t last, int) {
+      for (int64_t row = first; row < last; ++row) {
+        const int64_t at = row * cols;
+        step->cpu.kernels.add(x.impl->data + at, sum->impl->data + at, cols, total.impl->data + at);
+      }
+    });
+  }
+  *sum = std::move(total);
 }
 
 Tensor Ops::linear(const Tensor& x, const Weight& w) {
@@ -206,9 +233,8 @@ Tensor Ops::attention(const Tensor& qkv, const Attention& a) {
   args.window = a.window;
   args.scale = a.scale;
   args.softcap = a.softcap;
-  args.eps = a.eps;
-  args.q_norm = vector_of(a.q_norm);
-  args.k_norm = vector_of(a.k_norm);
+  args.q_norm = vectors_of(a.q_norm);
+  args.k_norm = vectors_of(a.k_norm);
   args.kv = cpu.kv.layer(a.layer);
   args.positions = step->batch.positions.data();
   args.slots = step->batch.slots.data();

@@ -17,6 +17,7 @@ extern const Kernels LLORCH_KERNELS = {
                LLORCH_ISA::matmul<LLORCH_ISA::StoredBF16>},
     .embed = {LLORCH_ISA::embed<LLORCH_ISA::StoredF32>, LLORCH_ISA::embed<LLORCH_ISA::StoredF16>,
               LLORCH_ISA::embed<LLORCH_ISA::StoredBF16>},
+    .add = LLORCH_ISA::add,
     .norm = LLORCH_ISA::norm,
     .silu = LLORCH_ISA::silu,
     .gelu_tanh = LLORCH_ISA::gelu_tanh,

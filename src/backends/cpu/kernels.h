@@ -48,12 +48,19 @@ struct KvLayer {
   int32_t row;  // head_dim rounded up to 16 elements, the rest zero
 };
 
+// RMSNorm, or LayerNorm if `centred`. Null: no norm, and no bias.
+struct RowNorm {
+  const float *gain, *bias;  // [n]
+  float eps;
+  bool centred;
+};
+
 struct Attend {
   const float* qkv;  // [T][qkv_cols]: heads, then keys, then values
   float* out;        // [T][heads * head_dim]
   int32_t heads, kv_heads, head_dim, window;
-  float scale, softcap, eps;
-  const float *q_norm, *k_norm;  // [head_dim], or null
+  float scale, softcap;
+  RowNorm q_norm, k_norm;        // of head_dim
   const float *cosines, *sines;  // [T][rope_dims / 2]
   int32_t rope_dims;             // 0 = no rope
   bool interleaved;
@@ -78,9 +85,10 @@ struct Kernels {
   void (*matmul[3])(const Matmul& args, int32_t first, int32_t last, float* scratch);
   // One row of a packed weight, times scale.
   void (*embed[3])(const PanelWeight& table, int32_t row, float scale, float* out);
-  // sum = a + b (if b is given), out = sum / rms(sum) * gain. `sum` may be null if b is.
-  void (*norm)(const float* a, const float* b, float* sum, const float* gain, float eps, int32_t n,
-               float* out);
+  // out = a + b
+  void (*add)(const float* a, const float* b, int32_t n, float* out);
+  // Of one row, whose mean and squares are summed in an order that depends on n alone.
+  void (*norm)(const float* x, const RowNorm& norm, int32_t n, float* out);
   // gate[i] = act(gate[i]) * up[i]
   void (*silu)(float* gate, const float* up, int32_t n);
   void (*gelu_tanh)(float* gate, const float* up, int32_t n);

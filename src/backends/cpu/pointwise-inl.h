@@ -7,40 +7,52 @@ HWY_BEFORE_NAMESPACE();
 namespace llorch::cpu::LLORCH_ISA {
 namespace {
 
-// 1 / sqrt(mean(x^2) + eps). The order of the sum depends on n alone.
-HWY_INLINE float inverse_rms(const float* x, float eps, int n) {
+void add(const float* a, const float* b, int32_t n, float* out) {
+  int i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(hn::Add(load(a + i), load(b + i)), out + i);
+  for (; i < n; ++i) out[i] = a[i] + b[i];
+}
+
+HWY_INLINE float sum_of(const float* x, int n) {
+  Vec sums[4] = {zero(), zero(), zero(), zero()};
+  int i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    for (int j = 0; j < 4; ++j) sums[j] = hn::Add(load(x + i + j * kLanes), sums[j]);
+  }
+  float rest = 0;
+  for (; i < n; ++i) rest += x[i];
+  return sum_lanes(hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3]))) + rest;
+}
+
+// Of (x - mean)^2.
+HWY_INLINE float sum_of_squares(const float* x, float mean, int n) {
   Vec sums[4] = {zero(), zero(), zero(), zero()};
   int i = 0;
   for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
     for (int j = 0; j < 4; ++j) {
-      const Vec v = load(x + i + j * kLanes);
+      const Vec v = hn::Sub(load(x + i + j * kLanes), set(mean));
       sums[j] = hn::MulAdd(v, v, sums[j]);
     }
   }
   float rest = 0;
-  for (; i < n; ++i) rest += x[i] * x[i];
-  const float sum = sum_lanes(hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3]))) + rest;
-  return 1 / __builtin_sqrtf(sum / static_cast<float>(n) + eps);
+  for (; i < n; ++i) rest += (x[i] - mean) * (x[i] - mean);
+  return sum_lanes(hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3]))) + rest;
 }
 
-HWY_INLINE void scale_by_gain(const float* x, float factor, const float* gain, int n, float* out) {
+void norm(const float* x, const RowNorm& norm, int32_t n, float* out) {
+  const auto count = static_cast<float>(n);
+  const float mean = norm.centred ? sum_of(x, n) / count : 0;
+  const float factor = 1 / __builtin_sqrtf(sum_of_squares(x, mean, n) / count + norm.eps);
   int i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    store(hn::Mul(hn::Mul(load(x + i), set(factor)), load(gain + i)), out + i);
+    const Vec scaled = hn::Mul(hn::Sub(load(x + i), set(mean)), set(factor));
+    const Vec bias = norm.bias != nullptr ? load(norm.bias + i) : zero();
+    store(hn::MulAdd(scaled, load(norm.gain + i), bias), out + i);
   }
-  for (; i < n; ++i) out[i] = x[i] * factor * gain[i];
-}
-
-void norm(const float* a, const float* b, float* sum, const float* gain, float eps, int32_t n,
-          float* out) {
-  const float* x = a;
-  if (b != nullptr) {
-    int i = 0;
-    for (; i + kLanes <= n; i += kLanes) store(hn::Add(load(a + i), load(b + i)), sum + i);
-    for (; i < n; ++i) sum[i] = a[i] + b[i];
-    x = sum;
+  for (; i < n; ++i) {
+    const float bias = norm.bias != nullptr ? norm.bias[i] : 0;
+    out[i] = (x[i] - mean) * factor * norm.gain[i] + bias;
   }
-  scale_by_gain(x, inverse_rms(x, eps, n), gain, n, out);
 }
 
 HWY_INLINE Vec silu_of(Vec x) { return hn::Div(x, hn::Add(set(1.0f), exp(hn::Neg(x)))); }

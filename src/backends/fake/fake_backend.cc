@@ -177,31 +177,42 @@ shapes::NamedShape named(const Weight& weight) {
   return {weight.shape, weight.impl->name};
 }
 
+shapes::NamedShape named(const Weight* weight) {
+  return weight ? named(*weight) : shapes::NamedShape{};
+}
+
+shapes::NamedNorm named(const Norm& norm) {
+  return {norm.kind, named(norm.gain), named(norm.bias)};
+}
+
+shapes::NamedNorm named(const Norm* norm) { return norm ? named(*norm) : shapes::NamedNorm{}; }
+
 }  // namespace
 
 Tensor Ops::embed(const Weight& table, float) {
   return step->make(shapes::embed(step->batch, named(table)));
 }
 
-Tensor Ops::norm(const Tensor& x, const Weight& gain, float) {
-  return step->make(shapes::norm(x.shape, named(gain)));
+Tensor Ops::norm(const Tensor& x, const Norm& n) {
+  return step->make(shapes::norm(x.shape, named(n)));
 }
 
-Tensor Ops::add_norm(const Tensor& x, Tensor* sum, const Weight& gain, float) {
-  const Shape shape = shapes::add_norm(x.shape, sum->shape, named(gain));
+Tensor Ops::add_norm(const Tensor& x, Tensor* sum, const Norm& n) {
+  const Shape shape = shapes::add_norm(x.shape, sum->shape, named(n));
   *sum = step->make(shape);
   return step->make(shape);
 }
+
+void Ops::add(const Tensor& x, Tensor* sum) { *sum = step->make(shapes::add(x.shape, sum->shape)); }
 
 Tensor Ops::linear(const Tensor& x, const Weight& w) {
   return step->make(shapes::linear(x.shape, named(w)));
 }
 
 Tensor Ops::attention(const Tensor& qkv, const Attention& a) {
-  const auto norm_shape = [](const Weight* w) { return w ? named(*w) : shapes::NamedShape{}; };
   step->attended = true;
   if (step->window != 0) step->window = a.window == 0 ? 0 : std::max(step->window, a.window);
-  const auto q = norm_shape(a.q_norm), k = norm_shape(a.k_norm);
+  const auto q = named(a.q_norm), k = named(a.k_norm);
   return step->make(
       step->measuring ? shapes::attention_to_measure(qkv.shape, a, step->batch, step->kv.spec, q, k)
                       : shapes::attention(qkv.shape, a, step->batch, step->kv, q, k));
