@@ -19,6 +19,14 @@ uint64_t pair_of(int32_t left, int32_t right) {
 
 size_t hash_of(uint64_t pair) { return static_cast<size_t>((pair * 0x9E3779B97F4A7C15ULL) >> 20); }
 
+constexpr size_t kPairBits = size_t{1} << 20;
+
+size_t bit_of(char32_t left, char32_t right) {
+  const uint64_t pair = static_cast<uint64_t>(left) << 32 | right;
+  return static_cast<size_t>((pair * 0x9E3779B97F4A7C15ULL) >> 44);
+}
+static_assert(kPairBits == size_t{1} << (64 - 44));
+
 std::string byte_token(unsigned byte) {
   static constexpr char kDigits[] = "0123456789ABCDEF";
   return std::string("<0x") + kDigits[byte >> 4] + kDigits[byte & 15] + ">";
@@ -26,8 +34,9 @@ std::string byte_token(unsigned byte) {
 
 }  // namespace
 
-Bpe::Workspace::Workspace(size_t words) {
-  constexpr size_t kFewest = 64, kMost = 4096;
+Bpe::Workspace::Workspace(size_t bytes) {
+  constexpr size_t kFewest = 64, kMost = 16384, kWordBytes = 6;
+  const size_t words = bytes / kWordBytes;
   if (words < kFewest) return;
   size_t size = kFewest;
   while (size < words && size < kMost) size *= 2;
@@ -48,14 +57,48 @@ Bpe::Bpe(Vocabulary vocabulary, const std::vector<BpeMerge>& merges, BpeOptions 
       (*bytes_)[byte] = vocabulary_.id_of(byte_token(byte)).value_or(kNone);
     }
   }
+  forgets_ = !options_.unk_token ||
+             (bytes_ && std::find(bytes_->begin(), bytes_->end(), kNone) == bytes_->end());
+  vocabulary_.for_each([this](std::string_view token, int32_t) {
+    longest_token_ = std::max(longest_token_, token.size());
+  });
+  joined_.resize(kPairBits / 64);
   size_t slots = 16;
   while (slots < merges.size() * 2) slots *= 2;
   merges_.assign(slots, Merge{kFree, 0, 0});
   merged_by_rank_.reserve(merges.size());
   for (const BpeMerge& merge : merges) {
     add_merge(merge, static_cast<uint32_t>(merged_by_rank_.size()));
+    const auto bytes = [this](int32_t id) { return vocabulary_.token_of(id)->size(); };
+    plain_ = plain_ && bytes(merge.left) + bytes(merge.right) == bytes(merge.merged);
+    // Several merges often make one token, one after another.
+    if (merged_by_rank_.empty() || merged_by_rank_.back() != merge.merged) {
+      note_pairs(*vocabulary_.token_of(merge.merged));
+    }
     merged_by_rank_.push_back(merge.merged);
   }
+}
+
+void Bpe::note_pairs(std::string_view token) {
+  char32_t left = char_at(token, 0);
+  for (size_t at = char_bytes(token, 0); at < token.size(); at += char_bytes(token, at)) {
+    const char32_t right = char_at(token, at);
+    const size_t bit = bit_of(left, right);
+    joined_[bit / 64] |= uint64_t{1} << bit % 64;
+    left = right;
+  }
+}
+
+// Whether the two may end up in one token; only if so, on which words their neighbours are matters.
+bool Bpe::may_join(char32_t left, char32_t right) const {
+  const size_t bit = bit_of(left, right);
+  return (joined_[bit / 64] >> bit % 64 & 1) != 0;
+}
+
+// Whether a text may be cut before `character` as far as unknown characters go: an unknown token
+// that waits is put before the next known character.
+bool Bpe::can_begin(std::string_view character) const {
+  return forgets_ || char_id(character).has_value();
 }
 
 // A pair that is listed twice has its last rank.
@@ -130,9 +173,34 @@ void Bpe::make_symbols(std::string_view word, Workspace& workspace) const {
   if (waiting) add(*waiting);
 }
 
+// As merge_many() for a short word, where a scan beats a heap. For plain merges only: then a stale
+// entry of the heap never makes the token that it was put there for.
+void Bpe::merge_few(Workspace& workspace) const {
+  constexpr uint32_t kNever = UINT32_MAX;
+  auto& symbols = workspace.symbols;
+  auto& ranks = workspace.ranks;  // of each symbol and the next
+  const auto rank_at = [&](size_t i) {
+    if (i + 1 >= symbols.size()) return kNever;
+    const Merge* merge = find_merge(symbols[i].id, symbols[i + 1].id);
+    return merge == nullptr ? kNever : merge->rank;
+  };
+  ranks.resize(symbols.size());
+  for (size_t i = 0; i < symbols.size(); ++i) ranks[i] = rank_at(i);
+  while (true) {
+    const auto least = std::min_element(ranks.begin(), ranks.end());
+    if (least == ranks.end() || *least == kNever) return;
+    const auto i = least - ranks.begin();
+    symbols[static_cast<size_t>(i)].id = merged_by_rank_[*least];
+    symbols.erase(symbols.begin() + i + 1);
+    ranks.erase(ranks.begin() + i + 1);
+    ranks[static_cast<size_t>(i)] = rank_at(static_cast<size_t>(i));
+    if (i > 0) ranks[static_cast<size_t>(i) - 1] = rank_at(static_cast<size_t>(i) - 1);
+  }
+}
+
 // Merges the pair of lowest rank, leftmost first, until none is left: a heap of pairs over a linked
 // list, entries that have become stale being passed over when their turn comes.
-void Bpe::merge_symbols(Workspace& workspace) const {
+void Bpe::merge_many(Workspace& workspace) const {
   auto& symbols = workspace.symbols;
   auto& heap = workspace.heap;
   const auto end = static_cast<int32_t>(symbols.size());
@@ -176,12 +244,36 @@ void Bpe::merge_symbols(Workspace& workspace) const {
 }
 
 void Bpe::encode(std::string_view word, Workspace& workspace, std::vector<int32_t>& ids) const {
-  if (options_.ignore_merges) {
+  if (options_.ignore_merges && word.size() <= longest_token_) {
     if (const std::optional<int32_t> id = vocabulary_.id_of(word)) {
       ids.push_back(*id);
       return;
     }
   }
+  if (word.size() <= Workspace::Known::kMaxBytes) {
+    encode_stretch(word, workspace, ids);
+    return;
+  }
+  // No token lies across two characters that no merged token has side by side: what is before and
+  // what is after are encoded by themselves. So a whole text that is one word to SentencePiece is
+  // cut into short ones, most of which are known.
+  size_t begin = 0;
+  char32_t left = char_at(word, 0);
+  for (size_t at = char_bytes(word, 0); at < word.size();) {
+    const size_t bytes = char_bytes(word, at);
+    const char32_t right = char_at(word, at);
+    if (!may_join(left, right) && can_begin(word.substr(at, bytes))) {
+      encode_stretch(word.substr(begin, at - begin), workspace, ids);
+      begin = at;
+    }
+    left = right;
+    at += bytes;
+  }
+  encode_stretch(word.substr(begin), workspace, ids);
+}
+
+void Bpe::encode_stretch(std::string_view word, Workspace& workspace,
+                         std::vector<int32_t>& ids) const {
   Workspace::Known* known = nullptr;
   if (!workspace.known.empty() && word.size() <= Workspace::Known::kMaxBytes) {
     const size_t hash = std::hash<std::string_view>()(word);
@@ -192,7 +284,12 @@ void Bpe::encode(std::string_view word, Workspace& workspace, std::vector<int32_
     }
   }
   make_symbols(word, workspace);
-  merge_symbols(workspace);
+  constexpr size_t kFew = 24;
+  if (plain_ && workspace.symbols.size() <= kFew) {
+    merge_few(workspace);
+  } else {
+    merge_many(workspace);
+  }
   const size_t first = ids.size();
   for (const Workspace::Symbol& symbol : workspace.symbols) {
     if (symbol.id != kRemoved) ids.push_back(symbol.id);

@@ -32,8 +32,8 @@ class Bpe {
 
   // Memory that words of one text share. Belongs to one thread.
   struct Workspace {
-    // `words`: about how many will be encoded; a long text repeats its words.
-    explicit Workspace(size_t words);
+    // `bytes`: about how many will be encoded; a long text repeats its words.
+    explicit Workspace(size_t bytes);
 
     struct Symbol {
       int32_t id;  // kRemoved: merged into the one on its left
@@ -41,6 +41,7 @@ class Bpe {
     };
     std::vector<Symbol> symbols;
     std::vector<uint64_t> heap;  // rank above, place below
+    std::vector<uint32_t> ranks;
     // The last short word of each hash.
     struct Known {
       static constexpr size_t kMaxBytes = 23, kMaxIds = 6;
@@ -67,8 +68,13 @@ class Bpe {
   void add_merge(const BpeMerge& merge, uint32_t rank);
   std::optional<int32_t> char_id(std::string_view character) const;
   int32_t unknown_id() const;
+  void note_pairs(std::string_view token);
+  bool may_join(char32_t left, char32_t right) const;
+  bool can_begin(std::string_view character) const;
+  void encode_stretch(std::string_view word, Workspace& workspace, std::vector<int32_t>& ids) const;
   void make_symbols(std::string_view word, Workspace& workspace) const;
-  void merge_symbols(Workspace& workspace) const;
+  void merge_few(Workspace& workspace) const;
+  void merge_many(Workspace& workspace) const;
 
   Vocabulary vocabulary_;
   BpeOptions options_;
@@ -76,6 +82,10 @@ class Bpe {
   std::vector<int32_t> merged_by_rank_;            // what each rank makes
   std::array<int32_t, 0x400> low_chars_;           // ids of tokens of one low character, or kNone
   std::optional<std::array<int32_t, 256>> bytes_;  // byte tokens, kNone where missing
+  std::vector<uint64_t> joined_;  // a bit by hash for each pair of characters inside merged tokens
+  bool plain_ = true;             // merged tokens are the two sides' text, one after another
+  bool forgets_ = false;          // what an unknown character becomes depends on it alone
+  size_t longest_token_ = 0;      // bytes
 };
 
 }  // namespace llorch::tok

@@ -101,7 +101,7 @@ void Tokenizer::Impl::normalize(Pieces& pieces) const {
 
 void Tokenizer::Impl::encode_pieces(const Pieces& pieces, std::vector<int32_t>& ids) const {
   const tok::Bpe& model = std::get<tok::Bpe>(parts.model);
-  tok::Bpe::Workspace workspace(pieces.pieces.size());
+  tok::Bpe::Workspace workspace(pieces.text.bytes.size());
   for (const Piece& piece : pieces.pieces) {
     if (piece.id == tok::kText) {
       model.encode(pieces.view(piece), workspace, ids);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <iterator>
 #include <memory>
 #include <new>
@@ -18,6 +19,17 @@ unsigned byte_at(std::string_view bytes, size_t at) {
 
 utf8proc_category_t category(char32_t c) {
   return utf8proc_category(static_cast<utf8proc_int32_t>(c));
+}
+
+// Where the run of one-byte characters that begins at `at` ends.
+size_t end_of_ascii(std::string_view bytes, size_t at) {
+  constexpr uint64_t kHighBits = 0x8080808080808080;
+  for (uint64_t eight; at + sizeof eight <= bytes.size(); at += sizeof eight) {
+    std::memcpy(&eight, bytes.data() + at, sizeof eight);
+    if ((eight & kHighBits) != 0) break;
+  }
+  while (at < bytes.size() && byte_at(bytes, at) < 0x80) ++at;
+  return at;
 }
 
 struct Range {
@@ -98,6 +110,10 @@ Utf8Step step_utf8(std::string_view bytes, size_t at) {
 
 bool is_valid_utf8(std::string_view bytes) {
   for (size_t at = 0; at < bytes.size();) {
+    if (byte_at(bytes, at) < 0x80) {
+      at = end_of_ascii(bytes, at);
+      continue;
+    }
     const Utf8Step step = step_utf8(bytes, at);
     if (step.kind != Utf8Step::Kind::kValid) return false;
     at += step.bytes;
@@ -192,20 +208,30 @@ void append_lowercase(std::string& out, char32_t c) {
 std::string normalize(std::string_view text, NormalForm form) {
   std::string out;
   out.reserve(text.size());
-  size_t begin = 0, at = 0;
-  // Text of one byte per character is its own normal form; the common case.
-  while (at < text.size() && byte_at(text, at) < 0x80) ++at;
-  if (at == text.size()) return std::string(text);
-  while (at < text.size()) {
+  size_t begin = 0;  // what is not in `out` yet
+  const auto put = [&](size_t end, size_t next) {
+    if (begin < end) out += normalize_part(text.substr(begin, end - begin), form);
+    begin = next;
+  };
+  for (size_t at = 0; at < text.size();) {
+    if (byte_at(text, at) < 0x80) {
+      // These characters stay as they are; only what follows the last of them may change it.
+      size_t end = end_of_ascii(text, at);
+      put(at, at);
+      at = end;
+      if (end < text.size()) --end;
+      out += text.substr(begin, end - begin);
+      begin = end;
+      continue;
+    }
     const size_t length = char_bytes(text, at);
-    if (length > 1 && contains(kPlainStarters, char_at(text, at))) {
-      out += normalize_part(text.substr(begin, at - begin), form);
+    if (contains(kPlainStarters, char_at(text, at))) {
+      put(at, at + length);
       out += text.substr(at, length);
-      begin = at + length;
     }
     at += length;
   }
-  out += normalize_part(text.substr(begin), form);
+  put(text.size(), text.size());
   return out;
 }
 
