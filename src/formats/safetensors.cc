@@ -1,6 +1,8 @@
 #include "formats/safetensors.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -99,8 +101,11 @@ StoredTensor read_entry(const JsonReader& header, const std::string& name,
         file, name,
         "ends at " + std::to_string(end) + " of " + std::to_string(data_bytes) + " bytes of data");
   }
-  StoredTensor tensor{
-      .name = name, .file = file, .dtype = *dtype, .type = {}, .dims = *dims, .bytes = {}};
+  StoredTensor tensor;
+  tensor.name = name;
+  tensor.file = file;
+  tensor.dtype = *dtype;
+  tensor.dims = *dims;
   const auto known = std::find_if(std::begin(kDtypes), std::end(kDtypes),
                                   [&](const DtypeBits& d) { return d.name == *dtype; });
   if (known != std::end(kDtypes)) {
