@@ -43,6 +43,15 @@ int64_t checked_integer(const JsonReader& reader, const std::string& key, const 
   return value.get<int64_t>();
 }
 
+double checked_number(const JsonReader& reader, const std::string& key, const json& value,
+                      double least, double most) {
+  if (!value.is_number() || !(value.get<double>() >= least && value.get<double>() <= most)) {
+    reader.corrupt(key, "must be a number from " + json(least).dump() + " to " + json(most).dump() +
+                            "; got " + shown(value));
+  }
+  return value.get<double>();
+}
+
 }  // namespace
 
 JsonReader::JsonReader(std::shared_ptr<const void> value, std::string file, std::string path)
@@ -100,11 +109,7 @@ std::optional<double> JsonReader::number(const std::string& key, double least, d
   if (value == nullptr) {
     return std::nullopt;
   }
-  if (!value->is_number() || !(value->get<double>() >= least && value->get<double>() <= most)) {
-    corrupt(key, "must be a number from " + json(least).dump() + " to " + json(most).dump() +
-                     "; got " + shown(*value));
-  }
-  return value->get<double>();
+  return checked_number(*this, key, *value, least, most);
 }
 
 std::optional<bool> JsonReader::boolean(const std::string& key) const {
@@ -159,6 +164,22 @@ std::optional<std::vector<int64_t>> JsonReader::integers(const std::string& key,
   std::vector<int64_t> list;
   for (const json& item : *value) {
     list.push_back(checked_integer(*this, key, item, least, most));
+  }
+  return list;
+}
+
+std::optional<std::vector<double>> JsonReader::numbers(const std::string& key, double least,
+                                                       double most) const {
+  const json* value = find(value_, key);
+  if (value == nullptr) {
+    return std::nullopt;
+  }
+  if (!value->is_array()) {
+    wrong_type(*this, key, "a list of numbers", *value);
+  }
+  std::vector<double> list;
+  for (const json& item : *value) {
+    list.push_back(checked_number(*this, key, item, least, most));
   }
   return list;
 }

@@ -29,6 +29,8 @@ class JsonReader {
   std::optional<std::vector<std::string>> strings(const std::string& key) const;
   std::optional<std::vector<int64_t>> integers(const std::string& key, int64_t least,
                                                int64_t most) const;
+  std::optional<std::vector<double>> numbers(const std::string& key, double least,
+                                             double most) const;
   // As integers(), where a single number stands for a list of one.
   std::optional<std::vector<int64_t>> one_or_more_integers(const std::string& key, int64_t least,
                                                            int64_t most) const;

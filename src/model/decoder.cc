@@ -1,31 +1,43 @@
 #include "model/decoder.h"
 
-#include <cmath>
-
 namespace llorch {
+Norm norm_of(const ModelConfig& config, const NormWeights& weights) {
+  return {config.norm_kind, config.norm_eps, &weights.gain, weights.bias ? &weights.bias : nullptr};
+}
+
+Tensor self_attention(Ops& op, const Tensor& x, const ModelConfig& config,
+                      const LayerWeights& layer, int index) {
+  const auto i = static_cast<size_t>(index);
+  const Norm q_norm = norm_of(config, layer.q_norm), k_norm = norm_of(config, layer.k_norm);
+  const int rope = config.rope_of_layer[i];
+  const Attention attention{.layer = index,
+                            .heads = config.heads,
+                            .kv_heads = config.kv_heads,
+                            .head_dim = config.head_dim,
+                            .window = config.window[i],
+                            .scale = config.attention_scale,
+                            .softcap = config.attention_softcap,
+                            .rope = rope < 0 ? nullptr : &config.ropes[static_cast<size_t>(rope)],
+                            .q_norm = config.qk_norm ? &q_norm : nullptr,
+                            .k_norm = config.qk_norm ? &k_norm : nullptr};
+  return op.linear(op.attention(op.linear(x, layer.qkv), attention), layer.out);
+}
 
 Tensor decoder_step(Ops& op, const ModelConfig& config, const Weights& weights) {
-  Attention attention{.heads = config.heads,
-                      .kv_heads = config.kv_heads,
-                      .head_dim = config.head_dim,
-                      .scale = static_cast<float>(1 / std::sqrt(config.head_dim)),
-                      .rope = &config.rope};
-  const auto norm = [&](const Weight& gain) {
-    return Norm{NormKind::kRms, config.norm_eps, &gain};
-  };
-  Tensor sum = op.embed(weights.embed);
-  Tensor x = op.norm(sum, norm(weights.layers[0].attn_norm));
+  Tensor sum = op.embed(weights.embed, config.embed_scale);
+  Tensor x = op.norm(sum, norm_of(config, weights.layers[0].attn_norm));
   for (size_t i = 0; i < weights.layers.size(); ++i) {
     const LayerWeights& layer = weights.layers[i];
     const bool last = i + 1 == weights.layers.size();
-    attention.layer = static_cast<int>(i);
-    attention.window = config.window[i];
-    x = op.attention(op.linear(x, layer.qkv), attention);
-    x = op.add_norm(op.linear(x, layer.out), &sum, norm(layer.mlp_norm));
+    const NormWeights& next = last ? weights.norm : weights.layers[i + 1].attn_norm;
+    x = self_attention(op, x, config, layer, static_cast<int>(i));
+    if (layer.out_norm.gain) x = op.norm(x, norm_of(config, layer.out_norm));
+    x = op.add_norm(x, &sum, norm_of(config, layer.mlp_norm));
     x = op.mlp(x, layer.gate_up, layer.down, config.act);
-    x = op.add_norm(x, &sum, norm(last ? weights.norm : weights.layers[i + 1].attn_norm));
+    if (layer.down_norm.gain) x = op.norm(x, norm_of(config, layer.down_norm));
+    x = op.add_norm(x, &sum, norm_of(config, next));
   }
-  return op.logits(x, weights.head);
+  return op.logits(x, weights.head, config.logit_softcap);
 }
 
 }  // namespace llorch

@@ -1,19 +1,12 @@
-// Llama: biases where config.json asks for them, every layer sees the whole context.
+// Llama 2 and 3: biases where config.json asks for them, every layer sees the whole context.
 #pragma once
 
-#include "formats/json_reader.h"
-#include "model/model_config.h"
-#include "model/weights.h"
-#include "ops/backend.h"
+#include "model/family.h"
 
 namespace llorch {
 
-struct Llama {
-  ModelConfig config;
-  Weights weights;
-
-  // Sets in `out` what this family alone decides; layers and sizes are set already. Throws
-  // Error{kCorruptFile} or Error{kUnsupported} naming the key.
+struct Llama : FamilyModel {
+  static constexpr FamilyDefaults kDefaults{.context = 2048};
   static void configure(const JsonReader& config, ModelConfig* out);
   Tensor step(Ops& op) const;
 };

@@ -1,19 +1,12 @@
 // Mistral: no biases, one sliding window for all layers.
 #pragma once
 
-#include "formats/json_reader.h"
-#include "model/model_config.h"
-#include "model/weights.h"
-#include "ops/backend.h"
+#include "model/family.h"
 
 namespace llorch {
 
-struct Mistral {
-  ModelConfig config;
-  Weights weights;
-
-  // Sets in `out` what this family alone decides; layers and sizes are set already. Throws
-  // Error{kCorruptFile} or Error{kUnsupported} naming the key.
+struct Mistral : FamilyModel {
+  static constexpr FamilyDefaults kDefaults{.kv_heads = 8, .context = 131'072};
   static void configure(const JsonReader& config, ModelConfig* out);
   Tensor step(Ops& op) const;
 };

@@ -2,22 +2,45 @@
 
 #include <utility>
 
+#include "base/error.h"
+#include "ops/dtype.h"
+
 namespace llorch {
 
 Model Model::load(const Checkpoint& checkpoint, Backend& backend, const LoadOptions& options) {
   ModelConfig config = parse_model_config(checkpoint.config(), checkpoint.generation_config(),
                                           checkpoint.config_file());
   const DType dtype = options.dtype ? *options.dtype : stored_dtype(checkpoint, config);
+  config.embed_scale = rounded(config.embed_scale, dtype);  // as transformers does it
   Weights weights = load_weights(checkpoint, config, backend, dtype, options.progress);
+  const auto make = [&](auto family) -> Model {
+    family.config = std::move(config);
+    family.weights = std::move(weights);
+    return {std::move(family), dtype};
+  };
   switch (config.family) {
-    case Family::kMistral:
-      return {Mistral{std::move(config), std::move(weights)}, dtype};
-    case Family::kQwen2:
-      return {Qwen{std::move(config), std::move(weights)}, dtype};
     case Family::kLlama:
-      break;
+      return make(Llama{});
+    case Family::kMistral:
+      return make(Mistral{});
+    case Family::kMixtral:
+    case Family::kPhi:
+    case Family::kPhi3:
+      return make(Phi3{});
+    case Family::kQwen2:
+      return make(Qwen2{});
+    case Family::kQwen3:
+      return make(Qwen3{});
+    case Family::kQwen2Moe:
+    case Family::kQwen3Moe:
+    case Family::kGemma2:
+      return make(Gemma2{});
+    case Family::kGemma3:
+      return make(Gemma3{});
+    case Family::kSmolLm3:
+      return make(SmolLm3{});
   }
-  return {Llama{std::move(config), std::move(weights)}, dtype};
+  throw Error(ErrorCode::kInternal, "[model] a family without a model");
 }
 
 const ModelConfig& Model::config() const {

@@ -8,10 +8,19 @@
 #include <variant>
 
 #include "formats/checkpoint.h"
+#include "model/gemma2.h"
+#include "model/gemma3.h"
 #include "model/llama.h"
 #include "model/mistral.h"
+#include "model/mixtral.h"
 #include "model/model_config.h"
-#include "model/qwen.h"
+#include "model/phi.h"
+#include "model/phi3.h"
+#include "model/qwen2.h"
+#include "model/qwen2_moe.h"
+#include "model/qwen3.h"
+#include "model/qwen3_moe.h"
+#include "model/smollm3.h"
 #include "ops/backend.h"
 
 namespace llorch {
@@ -35,7 +44,7 @@ class Model {
   Forward forward() const;
 
  private:
-  using AnyFamily = std::variant<Llama, Mistral, Qwen>;
+  using AnyFamily = std::variant<Llama, Mistral, Phi3, Qwen2, Qwen3, Gemma2, Gemma3, SmolLm3>;
   Model(AnyFamily family, DType dtype) : family_(std::move(family)), dtype_(dtype) {}
 
   AnyFamily family_;

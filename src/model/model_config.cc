@@ -1,16 +1,26 @@
 #include "model/model_config.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <set>
 
 #include "base/error.h"
 #include "formats/file_error.h"
 #include "formats/json_reader.h"
+#include "model/gemma2.h"
+#include "model/gemma3.h"
 #include "model/llama.h"
 #include "model/mistral.h"
-#include "model/qwen.h"
+#include "model/mixtral.h"
+#include "model/phi.h"
+#include "model/phi3.h"
+#include "model/qwen2.h"
+#include "model/qwen2_moe.h"
+#include "model/qwen3.h"
+#include "model/qwen3_moe.h"
 #include "model/rope.h"
+#include "model/smollm3.h"
 
 namespace llorch {
 namespace {
@@ -28,13 +38,35 @@ struct FamilyEntry {
   Family family;
   const char* model_type;
   const char* architecture;
+  FamilyDefaults defaults;
   void (*configure)(const JsonReader& config, ModelConfig* out);
 };
+
+template <class F>
+constexpr FamilyEntry entry(Family family, const char* model_type, const char* architecture) {
+  return {family, model_type, architecture, F::kDefaults, F::configure};
+}
+
 constexpr FamilyEntry kFamilies[] = {
-    {Family::kLlama, "llama", "LlamaForCausalLM", Llama::configure},
-    {Family::kMistral, "mistral", "MistralForCausalLM", Mistral::configure},
-    {Family::kQwen2, "qwen2", "Qwen2ForCausalLM", Qwen::configure},
+    entry<Llama>(Family::kLlama, "llama", "LlamaForCausalLM"),
+    entry<Mistral>(Family::kMistral, "mistral", "MistralForCausalLM"),
+    entry<Phi3>(Family::kPhi3, "phi3", "Phi3ForCausalLM"),
+    entry<Qwen2>(Family::kQwen2, "qwen2", "Qwen2ForCausalLM"),
+    entry<Qwen3>(Family::kQwen3, "qwen3", "Qwen3ForCausalLM"),
+    entry<Gemma2>(Family::kGemma2, "gemma2", "Gemma2ForCausalLM"),
+    entry<Gemma3>(Family::kGemma3, "gemma3_text", "Gemma3ForCausalLM"),
+    entry<SmolLm3>(Family::kSmolLm3, "smollm3", "SmolLM3ForCausalLM"),
 };
+
+// What a model has beside its text decoder, if config.json says so.
+const char* other_modality(const JsonReader& config) {
+  for (const char* key : {"vision_config", "audio_config"}) {
+    if (config.object(key)) {
+      return key;
+    }
+  }
+  return nullptr;
+}
 
 const FamilyEntry& find_family(const JsonReader& config) {
   const auto model_type = config.string("model_type");
@@ -50,8 +82,12 @@ const FamilyEntry& find_family(const JsonReader& config) {
     }
     supported += (supported.empty() ? "" : ", ") + std::string(entry.model_type);
   }
-  throw Error(ErrorCode::kUnsupported,
-              "unsupported architecture '" + printable(named) + "'; supported: " + supported);
+  std::string message =
+      "unsupported architecture '" + printable(named) + "'; supported: " + supported;
+  if (const char* key = other_modality(config)) {
+    message += std::string("; a vision or audio tower (") + key + ") is not supported";
+  }
+  throw Error(ErrorCode::kUnsupported, message);
 }
 
 int required(const JsonReader& config, const char* key, int most) {
@@ -62,24 +98,37 @@ int required(const JsonReader& config, const char* key, int most) {
   return static_cast<int>(*value);
 }
 
-void refuse_quantization(const JsonReader& config) {
-  if (const auto quantization = config.object("quantization_config")) {
-    config.unsupported("quantization_config",
-                       "quantized checkpoints are not supported yet; quant_method is '" +
-                           printable(quantization->string("quant_method").value_or("")) + "'");
+// Keys that change what any family computes.
+void refuse_what_no_family_has(const JsonReader& config) {
+  for (const char* key : {"quantization_config", "compression_config"}) {
+    if (const auto quantization = config.object(key)) {
+      config.unsupported(key, "quantized checkpoints are not supported yet; quant_method is '" +
+                                  printable(quantization->string("quant_method").value_or("")) +
+                                  "'");
+    }
+  }
+  if (const char* key = other_modality(config)) {
+    config.unsupported(key, "a vision or audio tower is not supported");
+  }
+  if (config.contains("per_layer_config")) {
+    config.unsupported("per_layer_config", "layers of different sizes are not supported");
   }
 }
 
-void read_head_sizes(const JsonReader& config, ModelConfig* out) {
+void read_head_sizes(const JsonReader& config, const FamilyDefaults& defaults, ModelConfig* out) {
   out->heads = required(config, "num_attention_heads", kMaxHeads);
-  out->kv_heads =
-      static_cast<int>(config.integer("num_key_value_heads", 1, kMaxHeads).value_or(out->heads));
+  // null means one for each head, in every family.
+  const bool absent = !config.contains("num_key_value_heads") && defaults.kv_heads != 0;
+  out->kv_heads = static_cast<int>(config.integer("num_key_value_heads", 1, kMaxHeads)
+                                       .value_or(absent ? defaults.kv_heads : out->heads));
   if (out->heads % out->kv_heads != 0) {
     config.corrupt("num_key_value_heads", std::to_string(out->kv_heads) + " does not divide the " +
                                               std::to_string(out->heads) + " attention heads");
   }
   if (const auto head_dim = config.integer("head_dim", 1, kMaxHeadDim)) {
     out->head_dim = static_cast<int>(*head_dim);
+  } else if (defaults.head_dim != 0) {
+    out->head_dim = defaults.head_dim;
   } else if (out->hidden % out->heads != 0) {
     config.corrupt(
         "num_attention_heads",
@@ -93,16 +142,29 @@ void read_head_sizes(const JsonReader& config, ModelConfig* out) {
   }
 }
 
-Act read_act(const JsonReader& config) {
-  const std::string act = config.string("hidden_act").value_or("silu");
-  if (act == "silu") {
-    return Act::kSilu;
+constexpr struct {
+  const char* name;
+  Act act;
+} kActs[] = {
+    {"silu", Act::kSilu},
+    {"swish", Act::kSilu},
+    {"gelu_pytorch_tanh", Act::kGeluTanh},
+    {"gelu_python_tanh", Act::kGeluTanh},
+    {"gelu_new", Act::kGeluTanh},
+    {"gelu_fast", Act::kGeluTanh},
+    {"gelu_accurate", Act::kGeluTanh},
+};
+
+Act read_act(const JsonReader& config, const char* key, const char* absent) {
+  const std::string named = config.string(key).value_or(absent);
+  std::string supported;
+  for (const auto& [name, act] : kActs) {
+    if (named == name) {
+      return act;
+    }
+    supported += (supported.empty() ? "" : ", ") + std::string(name);
   }
-  if (act == "gelu_pytorch_tanh") {
-    return Act::kGeluTanh;
-  }
-  config.unsupported("hidden_act", "'" + printable(act) +
-                                       "' is not supported; supported: silu, gelu_pytorch_tanh");
+  config.unsupported(key, "'" + printable(named) + "' is not supported; supported: " + supported);
 }
 
 void add_eos_ids(const JsonReader& reader, std::set<int32_t>* ids) {
@@ -124,7 +186,8 @@ ModelConfig parse_model_config(std::string_view config, std::string_view generat
                                const std::string& file) {
   const JsonReader reader = JsonReader::parse(config, file);
   const FamilyEntry& entry = find_family(reader);
-  refuse_quantization(reader);
+  refuse_what_no_family_has(reader);
+  const FamilyDefaults& defaults = entry.defaults;
   ModelConfig out;
   out.family = entry.family;
   out.architecture = entry.model_type;
@@ -132,16 +195,26 @@ ModelConfig parse_model_config(std::string_view config, std::string_view generat
   out.hidden = required(reader, "hidden_size", kMaxHidden);
   out.ffn = required(reader, "intermediate_size", kMaxFfn);
   out.vocab = required(reader, "vocab_size", kMaxVocab);
-  read_head_sizes(reader, &out);
-  out.norm_eps = static_cast<float>(reader.number("rms_norm_eps", 1e-30, 1).value_or(1e-6));
-  out.act = read_act(reader);
-  out.tied_head = reader.boolean("tie_word_embeddings").value_or(false);
+  read_head_sizes(reader, defaults, &out);
+  out.norm_eps =
+      static_cast<float>(reader.number(defaults.eps_key, 1e-30, 1).value_or(defaults.norm_eps));
+  out.act = read_act(reader, defaults.act_key, defaults.act);
+  out.tied_head = reader.boolean("tie_word_embeddings").value_or(defaults.tied_head);
+  out.attention_scale = static_cast<float>(1 / std::sqrt(out.head_dim));
+  out.context = static_cast<int>(
+      reader.integer("max_position_embeddings", 1, kMaxContext).value_or(defaults.context));
   out.window.assign(static_cast<size_t>(out.layers), 0);
+  out.rope_of_layer.assign(static_cast<size_t>(out.layers), 0);
   entry.configure(reader, &out);
-  if (const auto context = reader.integer("max_position_embeddings", 1, kMaxContext)) {
-    out.context = static_cast<int>(*context);
+  if (out.ropes.empty()) {
+    const RopeOptions options{.head_dim = out.head_dim,
+                              .context = out.context,
+                              .theta = defaults.rope_theta,
+                              .may_be_partial = defaults.partial_rotary,
+                              .part = defaults.rotary_part,
+                              .longrope = defaults.longrope};
+    out.ropes = {read_rope(reader, options, &out.context)};
   }
-  out.rope = read_rope(reader, out.head_dim, out.context);
 
   std::set<int32_t> eos_ids;
   add_eos_ids(reader, &eos_ids);

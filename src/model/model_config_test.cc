@@ -71,8 +71,8 @@ TEST(ModelConfig, ReadsLlama) {
   EXPECT_EQ(c.act, Act::kSilu);
   EXPECT_FALSE(c.tied_head || c.qkv_bias || c.out_bias || c.mlp_bias);
   EXPECT_EQ(c.window, (std::vector<int>{0, 0, 0}));
-  EXPECT_EQ(c.rope.dims, 12);
-  EXPECT_EQ(c.rope.inv_freq.size(), 6u);
+  EXPECT_EQ(c.ropes[0].dims, 12);
+  EXPECT_EQ(c.ropes[0].inv_freq.size(), 6u);
   EXPECT_EQ(c.eos_ids, std::vector<int32_t>{2});
 }
 
@@ -124,14 +124,18 @@ TEST(ModelConfig, RefusesOtherArchitecturesInTheAgreedWords) {
     }
     return std::string("nothing thrown");
   };
-  EXPECT_EQ(refused({{"model_type", "phi3"}}),
-            "unsupported architecture 'phi3'; supported: llama, mistral, qwen2");
+  const std::string supported =
+      "; supported: llama, mistral, phi3, qwen2, qwen3, gemma2, gemma3_text, smollm3";
+  EXPECT_EQ(refused({{"model_type", "falcon"}}), "unsupported architecture 'falcon'" + supported);
   EXPECT_EQ(refused({{"model_type", "LlamaForCausalLM"}}),
-            "unsupported architecture 'LlamaForCausalLM'; supported: llama, mistral, qwen2");
-  EXPECT_EQ(refused({{"architectures", {"PhiForCausalLM"}}}),
-            "unsupported architecture 'PhiForCausalLM'; supported: llama, mistral, qwen2");
-  EXPECT_EQ(refused({{"model_type", "a\nb"}}),
-            "unsupported architecture 'a?b'; supported: llama, mistral, qwen2");
+            "unsupported architecture 'LlamaForCausalLM'" + supported);
+  EXPECT_EQ(refused({{"architectures", {"FalconForCausalLM"}}}),
+            "unsupported architecture 'FalconForCausalLM'" + supported);
+  EXPECT_EQ(refused({{"model_type", "a\nb"}}), "unsupported architecture 'a?b'" + supported);
+  // A vision model is told apart from an unknown one.
+  EXPECT_EQ(refused({{"model_type", "gemma3"}, {"vision_config", json::object()}}),
+            "unsupported architecture 'gemma3'" + supported +
+                "; a vision or audio tower (vision_config) is not supported");
   expect_corrupt(json::object(), {"dir/config.json: model_type: is missing"});
   expect_corrupt({{"architectures", json::array()}}, {"model_type: is missing"});
   expect_corrupt({{"model_type", 3}}, {"model_type: must be a string; got 3"});
@@ -194,8 +198,8 @@ TEST(ModelConfig, RefusesQuantizedCheckpointsByName) {
 TEST(ModelConfig, RefusesOtherActivationsAndRopesByName) {
   expect_unsupported(with(llama(), {{"hidden_act", "relu"}}),
                      {"dir/config.json: hidden_act: 'relu' is not supported"});
-  expect_unsupported(with(llama(), {{"rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}}}}),
-                     {"dir/config.json: rope_scaling.rope_type: 'dynamic' is not supported"});
+  expect_unsupported(with(llama(), {{"rope_scaling", {{"type", "longrope"}, {"factor", 2.0}}}}),
+                     {"dir/config.json: rope_scaling.rope_type: 'longrope' is not supported"});
   expect_unsupported(
       with(llama(), {{"layer_types", {"sliding_attention", "full_attention", "full_attention"}}}),
       {"dir/config.json: layer_types: "});

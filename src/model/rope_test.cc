@@ -12,7 +12,8 @@ namespace {
 using testing::expect_error;
 
 Rope rope(const std::string& keys, int head_dim = 24, int context = 2048) {
-  return read_rope(JsonReader::parse("{" + keys + "}", "config.json"), head_dim, context);
+  return read_rope(JsonReader::parse("{" + keys + "}", "config.json"),
+                   {.head_dim = head_dim, .context = context}, &context);
 }
 
 // Expected values: LlamaRotaryEmbedding of transformers 5.23, head_dim 24, printed with %.9g.
@@ -131,7 +132,7 @@ TEST(Rope, RefusesByNameWhatItHasNotGot) {
   const auto unsupported = [](const std::string& keys, const std::vector<std::string>& parts) {
     expect_error(ErrorCode::kUnsupported, parts, [&] { rope(keys); });
   };
-  for (const std::string type : {"dynamic", "longrope", "proportional", "mrope"}) {
+  for (const std::string type : {"longrope", "proportional", "mrope"}) {
     unsupported(R"("rope_scaling": {"factor": 2, "type": ")" + type + "\"}",
                 {"config.json: rope_scaling.rope_type: '" + type + "' is not supported"});
   }

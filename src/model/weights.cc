@@ -1,12 +1,14 @@
 #include "model/weights.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
-#include <initializer_list>
 #include <string>
 
 #include "formats/file_error.h"
 #include "model/finite.h"
+#include "model/tensors.h"
+#include "ops/dtype.h"
 
 namespace llorch {
 namespace {
@@ -14,22 +16,11 @@ namespace {
 constexpr char kEmbed[] = "model.embed_tokens";
 constexpr char kHead[] = "lm_head";
 
-std::string layer_name(int layer, const char* part) {
-  return "model.layers." + std::to_string(layer) + "." + part;
-}
-
-std::string shape_text(const std::vector<int64_t>& dims) {
-  std::string text;
-  for (const int64_t dim : dims) {
-    text += (text.empty() ? "" : ", ") + std::to_string(dim);
-  }
-  return "[" + text + "]";
-}
-
 // One weight to be made, all its tensors found and checked.
 struct Planned {
   Weight* target;
-  std::vector<const StoredTensor*> parts, biases;
+  std::vector<StoredTensor> parts, biases;
+  float add = 0;  // to every element
 };
 
 // A linear layer's rows: `name`.weight and, where config says so, `name`.bias.
@@ -40,20 +31,28 @@ struct Linear {
 
 class Plan {
  public:
-  explicit Plan(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
+  explicit Plan(const Checkpoint& checkpoint) : tensors_(checkpoint) {}
 
-  void vector(Weight* target, const std::string& name, int size) {
-    add({target, {&find(name + ".weight", {size})}, {}});
+  const Tensors& tensors() const { return tensors_; }
+
+  void norm(NormWeights* target, const std::string& name, int size, const ModelConfig& c) {
+    add({&target->gain,
+         {tensors_.require(name + ".weight", {size})},
+         {},
+         c.norms_store_gain_minus_1 ? 1.0f : 0.0f});
+    if (c.norm_kind == NormKind::kLayer) {
+      add({&target->bias, {tensors_.require(name + ".bias", {size})}, {}});
+    }
   }
 
   void matrix(Weight* target, const std::vector<Linear>& linears, int cols, bool bias) {
     Planned planned{target, {}, {}};
     for (const Linear& linear : linears) {
-      planned.parts.push_back(&find(linear.name + ".weight", {linear.rows, cols}));
+      planned.parts.push_back(tensors_.require(linear.name + ".weight", {linear.rows, cols}));
       const std::string bias_name = linear.name + ".bias";
       if (bias) {
-        planned.biases.push_back(&find(bias_name, {linear.rows}));
-      } else if (const StoredTensor* unannounced = checkpoint_.find(bias_name)) {
+        planned.biases.push_back(tensors_.require(bias_name, {linear.rows}));
+      } else if (const StoredTensor* unannounced = tensors_.find(bias_name)) {
         throw_corrupt(unannounced->file, bias_name,
                       "a bias that config.json does not announce for this architecture");
       }
@@ -61,93 +60,225 @@ class Plan {
     add(std::move(planned));
   }
 
-  const StoredTensor& find(const std::string& name, const std::vector<int64_t>& dims) const {
-    const StoredTensor* tensor = checkpoint_.find(name);
-    if (tensor == nullptr) {
-      throw_corrupt(checkpoint_.path(), name, "is missing");
-    }
-    if (!tensor->type) {
-      throw_unsupported(
-          tensor->file, name,
-          "dtype " + printable(tensor->dtype) + " is not supported; supported: F32, F16, BF16");
-    }
-    if (tensor->dims != dims) {
-      throw_corrupt(tensor->file, name,
-                    "wrong shape; got " + shape_text(tensor->dims) + ", want " + shape_text(dims));
-    }
-    return *tensor;
+  // The embedding's rows with a bias of the head's own.
+  void tied_head(Weight* target, const ModelConfig& c) {
+    add({target,
+         {tensors_.require(std::string(kEmbed) + ".weight", {c.vocab, c.hidden})},
+         {tensors_.require(std::string(kHead) + ".bias", {c.vocab})}});
+  }
+
+  void part(Weight* target, const std::string& name, int index, int count, int rows, int cols) {
+    add({target, {tensors_.require_part(name, index, count, {rows, cols})}, {}});
   }
 
   std::vector<Planned> weights;
+  std::array<size_t, 3> bytes_of{};  // by dtype
   size_t total_bytes = 0;
 
  private:
   void add(Planned planned) {
     for (const auto* list : {&planned.parts, &planned.biases}) {
-      for (const StoredTensor* tensor : *list) {
-        total_bytes += tensor->bytes.size();
+      for (const StoredTensor& tensor : *list) {
+        bytes_of[static_cast<size_t>(*tensor.type)] += tensor.bytes.size();
+        total_bytes += tensor.bytes.size();
       }
     }
     weights.push_back(std::move(planned));
   }
 
-  const Checkpoint& checkpoint_;
+  Tensors tensors_;
 };
 
 // A tied checkpoint may still hold a head; it is used only where it differs, as transformers does.
-bool has_own_head(const Checkpoint& checkpoint, const ModelConfig& config) {
-  const StoredTensor* head = checkpoint.find(std::string(kHead) + ".weight");
-  const StoredTensor* embed = checkpoint.find(std::string(kEmbed) + ".weight");
+bool has_own_head(const Tensors& tensors, const ModelConfig& config) {
+  const StoredTensor* head = tensors.find(std::string(kHead) + ".weight");
+  const StoredTensor* embed = tensors.find(std::string(kEmbed) + ".weight");
   return !config.tied_head || (head != nullptr && embed != nullptr &&
                                !(head->dtype == embed->dtype && head->dims == embed->dims &&
                                  std::equal(head->bytes.begin(), head->bytes.end(),
                                             embed->bytes.begin(), embed->bytes.end())));
 }
 
+// What a layer's parts are called, after "model.layers.N.".
+struct Names {
+  const char* out = "self_attn.o_proj";
+  const char* q_norm = "self_attn.q_norm";
+  const char* k_norm = "self_attn.k_norm";
+  const char* out_norm = nullptr;
+  const char* mlp_norm = "post_attention_layernorm";
+  const char* down_norm = nullptr;
+  const char* final_norm = "model.norm";  // after nothing
+};
+
+Names names_of(const ModelConfig& c) {
+  Names names;
+  switch (c.family) {
+    case Family::kPhi:
+      names.out = "self_attn.dense";
+      names.q_norm = "self_attn.q_layernorm";
+      names.k_norm = "self_attn.k_layernorm";
+      names.mlp_norm = nullptr;
+      names.final_norm = "model.final_layernorm";
+      break;
+    case Family::kGemma2:
+    case Family::kGemma3:
+      names.out_norm = "post_attention_layernorm";
+      names.mlp_norm = "pre_feedforward_layernorm";
+      names.down_norm = "post_feedforward_layernorm";
+      break;
+    default:
+      break;
+  }
+  return names;
+}
+
+class LayerPlanner {
+ public:
+  LayerPlanner(Plan* plan, const ModelConfig& c, const Names& names, int layer)
+      : plan_(*plan), c_(c), names_(names), layer_(layer) {}
+
+  void plan(LayerWeights* out) {
+    norm(&out->attn_norm, "input_layernorm");
+    attention(out);
+    norm(&out->out_norm, names_.out_norm);
+    norm(&out->mlp_norm, names_.mlp_norm);
+    if (c_.moe.at(layer_)) {
+      moe(&out->moe);
+    } else if (c_.family == Family::kPhi) {
+      plan_.matrix(&out->gate_up, {{name("mlp.fc1"), c_.ffn}}, c_.hidden, true);
+      plan_.matrix(&out->down, {{name("mlp.fc2"), c_.hidden}}, c_.ffn, true);
+    } else {
+      mlp(&out->gate_up, &out->down, "mlp.", c_.ffn);
+    }
+    norm(&out->down_norm, names_.down_norm);
+  }
+
+ private:
+  std::string name(const std::string& part) const {
+    return "model.layers." + std::to_string(layer_) + "." + part;
+  }
+
+  // Null: this family has none.
+  void norm(NormWeights* out, const char* part) {
+    if (part != nullptr) {
+      plan_.norm(out, name(part), c_.hidden, c_);
+    }
+  }
+
+  void attention(LayerWeights* out) {
+    const int query_rows = c_.heads * c_.head_dim, kv_rows = c_.kv_heads * c_.head_dim;
+    const std::vector<Linear> qkv =
+        c_.fused_projections
+            ? std::vector<Linear>{{name("self_attn.qkv_proj"), query_rows + 2 * kv_rows}}
+            : std::vector<Linear>{{name("self_attn.q_proj"), query_rows},
+                                  {name("self_attn.k_proj"), kv_rows},
+                                  {name("self_attn.v_proj"), kv_rows}};
+    plan_.matrix(&out->qkv, qkv, c_.hidden, c_.qkv_bias);
+    if (c_.qk_norm) {
+      plan_.norm(&out->q_norm, name(names_.q_norm), c_.head_dim, c_);
+      plan_.norm(&out->k_norm, name(names_.k_norm), c_.head_dim, c_);
+    }
+    plan_.matrix(&out->out, {{name(names_.out), c_.hidden}}, query_rows, c_.out_bias);
+  }
+
+  void mlp(Weight* gate_up, Weight* down, const std::string& part, int ffn) {
+    const std::vector<Linear> linears =
+        c_.fused_projections
+            ? std::vector<Linear>{{name(part + "gate_up_proj"), 2 * ffn}}
+            : std::vector<Linear>{{name(part + "gate_proj"), ffn}, {name(part + "up_proj"), ffn}};
+    plan_.matrix(gate_up, linears, c_.hidden, c_.mlp_bias);
+    plan_.matrix(down, {{name(part + "down_proj"), c_.hidden}}, ffn, c_.mlp_bias);
+  }
+
+  // Experts lie one by one, as published, or stacked, as transformers 5 holds them.
+  void moe(MoeWeights* out) {
+    const MoeConfig& m = c_.moe;
+    const bool mixtral = c_.family == Family::kMixtral;
+    const bool renamed = plan_.tensors().find(name("mlp.gate.weight")) != nullptr;
+    const std::string block = mixtral && !renamed ? "block_sparse_moe." : "mlp.";
+    const char* gate = mixtral ? "w1" : "gate_proj";
+    const char* up = mixtral ? "w3" : "up_proj";
+    const char* down = mixtral ? "w2" : "down_proj";
+    plan_.matrix(&out->router, {{name(block + "gate"), m.experts}}, c_.hidden, false);
+    out->gate_up.resize(static_cast<size_t>(m.experts));
+    out->down.resize(static_cast<size_t>(m.experts));
+    const std::string stacked = name(block + "experts.gate_up_proj");
+    const bool is_stacked = plan_.tensors().find(stacked) != nullptr;
+    for (int i = 0; i < m.experts; ++i) {
+      Weight* gate_up_weight = &out->gate_up[static_cast<size_t>(i)];
+      Weight* down_weight = &out->down[static_cast<size_t>(i)];
+      if (is_stacked) {
+        plan_.part(gate_up_weight, stacked, i, m.experts, 2 * m.ffn, c_.hidden);
+        plan_.part(down_weight, name(block + "experts.down_proj"), i, m.experts, c_.hidden, m.ffn);
+        continue;
+      }
+      const std::string expert = name(block + "experts." + std::to_string(i) + ".");
+      plan_.matrix(gate_up_weight, {{expert + gate, m.ffn}, {expert + up, m.ffn}}, c_.hidden,
+                   false);
+      plan_.matrix(down_weight, {{expert + down, c_.hidden}}, m.ffn, false);
+    }
+    if (m.shared_ffn != 0) {
+      mlp(&out->shared_gate_up, &out->shared_down, "mlp.shared_expert.", m.shared_ffn);
+      plan_.matrix(&out->shared_gate, {{name("mlp.shared_expert_gate"), 1}}, c_.hidden, false);
+    }
+  }
+
+  Plan& plan_;
+  const ModelConfig& c_;
+  const Names& names_;
+  int layer_;
+};
+
 Plan make_plan(const Checkpoint& checkpoint, const ModelConfig& c, Weights* out) {
   Plan plan(checkpoint);
+  const Names names = names_of(c);
   out->layers.resize(static_cast<size_t>(c.layers));
   plan.matrix(&out->embed, {{kEmbed, c.vocab}}, c.hidden, false);
   for (int i = 0; i < c.layers; ++i) {
-    LayerWeights& layer = out->layers[static_cast<size_t>(i)];
-    const auto name = [i](const char* part) { return layer_name(i, part); };
-    const int query_rows = c.heads * c.head_dim, kv_rows = c.kv_heads * c.head_dim;
-    plan.vector(&layer.attn_norm, name("input_layernorm"), c.hidden);
-    plan.matrix(&layer.qkv,
-                {{name("self_attn.q_proj"), query_rows},
-                 {name("self_attn.k_proj"), kv_rows},
-                 {name("self_attn.v_proj"), kv_rows}},
-                c.hidden, c.qkv_bias);
-    plan.matrix(&layer.out, {{name("self_attn.o_proj"), c.hidden}}, query_rows, c.out_bias);
-    plan.vector(&layer.mlp_norm, name("post_attention_layernorm"), c.hidden);
-    plan.matrix(&layer.gate_up, {{name("mlp.gate_proj"), c.ffn}, {name("mlp.up_proj"), c.ffn}},
-                c.hidden, c.mlp_bias);
-    plan.matrix(&layer.down, {{name("mlp.down_proj"), c.hidden}}, c.ffn, c.mlp_bias);
+    LayerPlanner(&plan, c, names, i).plan(&out->layers[static_cast<size_t>(i)]);
   }
-  plan.vector(&out->norm, "model.norm", c.hidden);
-  if (has_own_head(checkpoint, c)) {
-    plan.matrix(&out->head, {{kHead, c.vocab}}, c.hidden, false);
+  plan.norm(&out->norm, names.final_norm, c.hidden, c);
+  if (has_own_head(plan.tensors(), c)) {
+    plan.matrix(&out->head, {{kHead, c.vocab}}, c.hidden, c.head_bias);
+  } else if (c.head_bias) {
+    plan.tied_head(&out->head, c);
   }
   return plan;
 }
 
-RawTensor checked_raw(const StoredTensor& tensor, DType dtype) {
+// The values of one tensor as a device packs them.
+struct Checked {
+  RawTensor raw;
+  std::vector<float> changed;  // where they are not as stored; raw.bytes then point here
+};
+
+Checked check(const StoredTensor& tensor, DType dtype, float add) {
   if (const auto bad = find_not_finite(tensor.bytes, *tensor.type, dtype)) {
     throw_corrupt(tensor.file, tensor.name,
                   "element " + std::to_string(*bad) + " is not a finite " + name(dtype));
   }
   const bool is_vector = tensor.dims.size() == 1;
   const auto dim = [&](size_t i) { return static_cast<int32_t>(tensor.dims[i]); };
-  return {tensor.name, *tensor.type, is_vector ? Shape{1, dim(0)} : Shape{dim(0), dim(1)},
-          tensor.bytes};
+  const Shape shape = is_vector ? Shape{1, dim(0)} : Shape{dim(0), dim(1)};
+  Checked checked{{tensor.name, *tensor.type, shape, tensor.bytes}, {}};
+  if (add != 0) {
+    checked.changed = to_f32(tensor.bytes, *tensor.type, static_cast<size_t>(shape.cols));
+    for (float& value : checked.changed) {
+      value += add;
+    }
+    checked.raw.type = DType::kF32;
+    checked.raw.bytes = std::as_bytes(std::span(checked.changed));
+  }
+  return checked;
 }
 
 }  // namespace
 
 DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config) {
-  return *Plan(checkpoint)
-              .find(layer_name(0, "mlp.down_proj") + ".weight", {config.hidden, config.ffn})
-              .type;
+  Weights unused;
+  const Plan plan = make_plan(checkpoint, config, &unused);
+  const auto most = std::max_element(plan.bytes_of.begin(), plan.bytes_of.end());
+  return static_cast<DType>(most - plan.bytes_of.begin());
 }
 
 Weights load_weights(const Checkpoint& checkpoint, const ModelConfig& config, Backend& backend,
@@ -165,18 +296,21 @@ Weights load_weights(const Checkpoint& checkpoint, const ModelConfig& config, Ba
   };
   tell();
   for (const Planned& planned : plan.weights) {
+    std::vector<Checked> checked;  // keeps changed values until they are packed
     std::vector<RawTensor> parts, biases;
-    for (const StoredTensor* tensor : planned.parts) {
-      parts.push_back(checked_raw(*tensor, tensor->dims.size() == 1 ? DType::kF32 : dtype));
+    for (const StoredTensor& tensor : planned.parts) {
+      const bool is_vector = tensor.dims.size() == 1;
+      checked.push_back(check(tensor, is_vector ? DType::kF32 : dtype, planned.add));
+      parts.push_back(checked.back().raw);
     }
-    for (const StoredTensor* tensor : planned.biases) {
-      biases.push_back(checked_raw(*tensor, DType::kF32));
+    for (const StoredTensor& tensor : planned.biases) {
+      biases.push_back(check(tensor, DType::kF32, 0).raw);
     }
     *planned.target = backend.pack(parts, dtype, biases);
     for (const auto* list : {&planned.parts, &planned.biases}) {
-      for (const StoredTensor* tensor : *list) {
-        checkpoint.drop(*tensor);
-        done_bytes += tensor->bytes.size();
+      for (const StoredTensor& tensor : *list) {
+        checkpoint.drop(tensor);
+        done_bytes += tensor.bytes.size();
       }
     }
     tell();

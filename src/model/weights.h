@@ -1,4 +1,4 @@
-// From a checkpoint's tensors to a decoder's weights on the device. The one file that knows what
+// From a checkpoint's tensors to a model's weights on the device. The one file that knows what
 // tensors are called.
 #pragma once
 
@@ -11,24 +11,38 @@
 
 namespace llorch {
 
+struct NormWeights {
+  Weight gain, bias;  // {1, n}; bias is a LayerNorm's
+};
+
+struct MoeWeights {
+  Weight router;                       // {X, D}
+  std::vector<Weight> gate_up, down;   // X of {2F, D} and {D, F}
+  Weight shared_gate_up, shared_down;  // of the expert that every row runs, if there is one
+  Weight shared_gate;                  // {1, D}
+};
+
+// What a family has not got stays empty.
 struct LayerWeights {
-  Weight attn_norm;  // {1, D}
-  Weight qkv;        // {(H + 2K) E, D}: q's rows, then k's, then v's
-  Weight out;        // {D, H E}
-  Weight mlp_norm;   // {1, D}
-  Weight gate_up;    // {2F, D}: gate's rows, then up's
-  Weight down;       // {D, F}
+  NormWeights attn_norm;
+  Weight qkv;  // {(H + 2K) E, D}: q's rows, then k's, then v's
+  NormWeights q_norm, k_norm;
+  Weight out;  // {D, H E}
+  NormWeights out_norm, mlp_norm;
+  Weight gate_up;  // {2F, D}: gate's rows, then up's; a plain MLP has up's alone, {F, D}
+  Weight down;     // {D, F}
+  MoeWeights moe;  // in place of gate_up and down
+  NormWeights down_norm;
 };
 
 struct Weights {
   Weight embed;  // {V, D}
   std::vector<LayerWeights> layers;
-  Weight norm;  // {1, D}
+  NormWeights norm;
   Weight head;  // {V, D}; the same handle as embed if tied
 };
 
-// The dtype most of the model is stored in: that of the first layer's down projection. Throws as
-// load_weights.
+// The dtype most of the model is stored in, by bytes. Throws as load_weights.
 DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config);
 
 // Finds and checks every tensor the model needs, then packs one after the other as `dtype`,

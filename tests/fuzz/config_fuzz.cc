@@ -19,12 +19,25 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     CHECK(c.head_dim > 0 && c.head_dim % 2 == 0);
     CHECK((int64_t{c.heads} + 2 * c.kv_heads) * c.head_dim <= INT32_MAX);
     CHECK(c.window.size() == static_cast<size_t>(c.layers));
-    CHECK(c.rope.dims == c.head_dim &&
-          c.rope.inv_freq.size() * 2 == static_cast<size_t>(c.head_dim));
-    for (const float value : c.rope.inv_freq) {
-      CHECK(std::isfinite(value) && value > 0);
+    CHECK(c.rope_of_layer.size() == static_cast<size_t>(c.layers));
+    for (const int rope : c.rope_of_layer) {
+      CHECK(rope >= -1 && rope < static_cast<int>(c.ropes.size()));
     }
-    CHECK(std::isfinite(c.rope.factor));
+    CHECK(c.moe.layers.empty() || c.moe.layers.size() == static_cast<size_t>(c.layers));
+    CHECK(c.moe.layers.empty() ||
+          (c.moe.ffn > 0 && c.moe.top_k > 0 && c.moe.top_k <= c.moe.experts));
+    for (const llorch::Rope& rope : c.ropes) {
+      CHECK(rope.dims > 0 && rope.dims <= c.head_dim && rope.trained >= 0);
+      CHECK(rope.inv_freq.size() * 2 == static_cast<size_t>(rope.dims));
+      CHECK(rope.long_inv_freq.empty() || rope.long_inv_freq.size() == rope.inv_freq.size());
+      for (const auto* list : {&rope.inv_freq, &rope.long_inv_freq}) {
+        for (const float value : *list) {
+          CHECK(std::isfinite(value) && value > 0);
+        }
+      }
+      CHECK(std::isfinite(rope.factor));
+    }
+    CHECK(std::isfinite(c.attention_scale) && std::isfinite(c.embed_scale));
   } catch (const llorch::Error&) {
   }
   return 0;
