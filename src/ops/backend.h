@@ -17,7 +17,7 @@
 namespace llorch {
 
 enum class DType : uint8_t { kF32, kF16, kBF16 };
-enum class Act : uint8_t { kSilu, kGeluTanh };
+enum class Act : uint8_t { kSilu, kGeluTanh, kGelu };  // kGelu: the exact one, by erf
 enum class NormKind : uint8_t { kRms, kLayer };
 
 size_t size_bytes(DType type);  // of one element
@@ -97,6 +97,22 @@ struct Attention {
   const Norm* k_norm = nullptr;
 };
 
+// A mixture of X experts, each a gated MLP. A row goes to the top_k experts of the highest router
+// logits (the lowest index on a tie); their results, added in the order of their indices, weigh
+// what a softmax over all X logits gives, divided by the sum over the chosen ones if `renormalize`.
+struct Moe {
+  const Weight* router = nullptr;        // {X, D}
+  std::span<const Weight> gate_up = {};  // X of {2F, D}
+  std::span<const Weight> down = {};     // X of {D, F}
+  int top_k = 0;
+  bool renormalize = false;
+  Act act = Act::kSilu;
+  // One more expert, through which every row goes, of a size of its own; added last.
+  const Weight* shared_gate_up = nullptr;  // {2G, D}
+  const Weight* shared_down = nullptr;     // {D, G}
+  const Weight* shared_gate = nullptr;  // {1, D}: its result times sigmoid(x gate); null: times 1
+};
+
 // The tape of one step. Inputs are never written. Every op checks its shapes (ops/shapes.h) and
 // throws Error{kInternal} "[op] ..." on a mismatch. Engine thread only, inside a Forward.
 class Ops {
@@ -109,6 +125,9 @@ class Ops {
   Tensor attention(const Tensor& qkv, const Attention& a);       // [T, (H + 2K) E] -> [T, H E]
   // act(x gate) * (x up) down. gate_up stacks gate's F rows over up's. [T, D] -> [T, D]
   Tensor mlp(const Tensor& x, const Weight& gate_up, const Weight& down, Act act);
+  // act(x up) down, without a gate. up {F, D}. [T, D] -> [T, D]
+  Tensor plain_mlp(const Tensor& x, const Weight& up, const Weight& down, Act act);
+  Tensor moe(const Tensor& x, const Moe& m);                              // [T, D] -> [T, D]
   Tensor logits(const Tensor& x, const Weight& head, float softcap = 0);  // [T, D] -> [L, V] f32
 
   struct Step;

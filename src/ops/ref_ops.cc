@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "base/error.h"
 #include "ops/dtype.h"
@@ -87,10 +88,29 @@ void attend(std::span<const float> query, int32_t position, int kv_head, const A
   }
 }
 
+// What each expert's result counts for a row; 0 for those that it does not go to.
+std::vector<double> expert_weights(std::span<const float> scores, const MoeSpec& spec) {
+  std::vector<size_t> order(scores.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::ranges::stable_sort(order, [&](size_t a, size_t b) { return scores[a] > scores[b]; });
+  const double top = double{scores[order[0]]};
+  std::vector<double> weights(scores.size());
+  double total = 0;
+  for (size_t i = 0; i < order.size(); ++i) {
+    const double weight = std::exp(double{scores[order[i]]} - top);
+    const bool chosen = i < static_cast<size_t>(spec.top_k);
+    if (chosen) weights[order[i]] = weight;
+    if (chosen || !spec.renormalize) total += weight;
+  }
+  for (double& weight : weights) weight /= total;
+  return weights;
+}
+
 }  // namespace
 
 double activate(double x, Act act) {
   if (act == Act::kSilu) return x / (1 + std::exp(-x));
+  if (act == Act::kGelu) return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
   constexpr double kRoot = 0.79788456080286535588;  // sqrt(2 / pi)
   return 0.5 * x * (1 + std::tanh(kRoot * (x + 0.044715 * x * x * x)));
 }
@@ -146,6 +166,38 @@ Matrix mlp(const Matrix& x, const Matrix& gate_up, const Matrix& down, Act act) 
     }
   }
   return linear(hidden, down);
+}
+
+Matrix plain_mlp(const Matrix& x, const Matrix& up, std::span<const float> up_bias,
+                 const Matrix& down, std::span<const float> down_bias, Act act) {
+  Matrix hidden = linear(x, up, up_bias);
+  for (float& v : hidden.values) v = static_cast<float>(activate(double{v}, act));
+  return linear(hidden, down, down_bias);
+}
+
+// As MixtralSparseMoeBlock and Qwen2MoeSparseMoeBlock of transformers do it.
+Matrix moe(const Matrix& x, const MoeSpec& spec) {
+  const Matrix scores = linear(x, spec.router);
+  Matrix out(x.rows, x.cols);
+  for (int r = 0; r < x.rows; ++r) {
+    const std::vector<double> weights = expert_weights(row_of(scores, r), spec);
+    Matrix row(1, x.cols);
+    std::ranges::copy(row_of(x, r), row.values.begin());
+    std::vector<double> sum(row.values.size());
+    const auto add = [&](const ExpertSpec& expert, double weight) {
+      const Matrix part = mlp(row, expert.gate_up, expert.down, spec.act);
+      for (size_t i = 0; i < sum.size(); ++i) sum[i] += weight * double{part.values[i]};
+    };
+    for (size_t e = 0; e < weights.size(); ++e) {
+      if (weights[e] > 0) add(spec.experts[e], weights[e]);
+    }
+    if (spec.shared) {
+      const bool gated = !spec.shared_gate.empty();
+      add(*spec.shared, gated ? 1 / (1 + std::exp(-dot(row.values, spec.shared_gate))) : 1);
+    }
+    for (int c = 0; c < x.cols; ++c) out.at(r, c) = static_cast<float>(sum[static_cast<size_t>(c)]);
+  }
+  return out;
 }
 
 void rope(std::span<float> head, const Rope& rope, int32_t position) {

@@ -46,11 +46,28 @@ struct AttentionSpec {
   NormSpec q_norm = {}, k_norm = {};  // over head_dim; without a gain there is none
 };
 
+struct ExpertSpec {
+  Matrix gate_up, down;
+};
+
+struct MoeSpec {
+  Matrix router = {};
+  std::vector<ExpertSpec> experts = {};
+  int top_k = 0;
+  bool renormalize = false;
+  Act act = Act::kSilu;
+  const ExpertSpec* shared = nullptr;       // null: none
+  std::span<const float> shared_gate = {};  // empty: none
+};
+
 Matrix embed(const Matrix& table, std::span<const int32_t> tokens, float scale);
 Matrix norm(const Matrix& x, const NormSpec& spec);
 Matrix add(const Matrix& a, const Matrix& b);
 Matrix linear(const Matrix& x, const Matrix& weight, std::span<const float> bias = {});
 Matrix mlp(const Matrix& x, const Matrix& gate_up, const Matrix& down, Act act);
+Matrix plain_mlp(const Matrix& x, const Matrix& up, std::span<const float> up_bias,
+                 const Matrix& down, std::span<const float> down_bias, Act act);
+Matrix moe(const Matrix& x, const MoeSpec& spec);
 // Turns the first rope.dims of `head` by `position`.
 void rope(std::span<float> head, const Rope& rope, int32_t position);
 // Rows of one sequence at `positions`: writes their k, v into `cache`, then attends causally.

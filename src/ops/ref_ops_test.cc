@@ -42,12 +42,46 @@ TEST(RefOps, LinearIsTorchs) {
                0.67260134f, 1.3027713f});
 }
 
-TEST(RefOps, MlpIsTorchsForBothActivations) {
+TEST(RefOps, MlpIsTorchsForEveryActivation) {
   const Matrix x = made(2, 3, 1), gate_up = made(4, 3, 5), down = made(3, 2, 6);
   expect_near(mlp(x, gate_up, down, Act::kSilu).values,
               {0.014154343f, 0.033889685f, -0.026999496f, 0.06159211f, -0.13145193f, 0.045540389f});
   expect_near(mlp(x, gate_up, down, Act::kGeluTanh).values,
               {0.01035043f, 0.029989254f, -0.022787116f, 0.048519067f, -0.10982481f, 0.039541345f});
+  expect_near(mlp(x, gate_up, down, Act::kGelu).values,
+              {0.010348723f, 0.02998722f, -0.022785062f, 0.048512544f, -0.10981413f, 0.039538421f});
+}
+
+TEST(RefOps, PlainMlpIsTorchsForEveryActivation) {
+  const Matrix x = made(2, 3, 1), up = made(4, 3, 5), down = made(3, 4, 6);
+  const auto up_bias = TestNumbers(4).floats(4), down_bias = TestNumbers(2).floats(3);
+  const auto expect_act = [&](Act act, const std::vector<float>& want) {
+    expect_near(plain_mlp(x, up, up_bias, down, down_bias, act).values, want);
+  };
+  expect_act(Act::kSilu,
+             {-0.15988779f, -0.055055112f, -0.51578337f, 1.5018214f, -0.81022215f, 0.63060105f});
+  expect_act(Act::kGeluTanh,
+             {-0.13471699f, -0.078155771f, -0.48692715f, 1.6729113f, -0.90957958f, 0.78913188f});
+  expect_act(Act::kGelu,
+             {-0.13470829f, -0.078165948f, -0.48691681f, 1.6729096f, -0.90952694f, 0.78915179f});
+}
+
+TEST(RefOps, MoeIsTransformersMixtralAndQwen2Moe) {
+  const Matrix x = made(3, 3, 12, 2);
+  MoeSpec spec{.router = made(4, 3, 11, 2), .top_k = 2, .renormalize = true};
+  for (uint32_t e = 0; e < 4; ++e) spec.experts.push_back({made(4, 3, 20 + e), made(3, 2, 30 + e)});
+  expect_near(moe(x, spec).values, {2.0944543f, -2.1153879f, -0.14128014f, 0.30948427f, 0.18065292f,
+                                    0.20128705f, -0.016188569f, 0.024706522f, 0.051709309f});
+  const ExpertSpec shared{made(8, 3, 40), made(3, 4, 41)};
+  const auto gate = TestNumbers(42).floats(3);
+  spec.top_k = 3;
+  spec.shared = &shared;
+  spec.shared_gate = gate;
+  expect_near(moe(x, spec).values, {0.70043385f, -1.1825317f, -0.65169591f, 1.6616879f, -0.3597813f,
+                                    0.83451152f, -0.047980022f, 0.063974753f, -0.021200016f});
+  spec.renormalize = false;
+  expect_near(moe(x, spec).values, {0.69473457f, -1.1767123f, -0.65125895f, 1.6307687f, -0.3631041f,
+                                    0.82822359f, -0.048036829f, 0.063546538f, -0.025018062f});
 }
 
 TEST(RefOps, RopeIsTransformersInBothPairings) {

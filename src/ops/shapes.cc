@@ -56,6 +56,17 @@ void check_sum(std::string_view op, Shape x, Shape sum) {
   if (x != sum) fail(op, "x is " + text(x) + ", the sum is " + text(sum));
 }
 
+// `up` stacks `stack` matrices that are as high as `down` is wide.
+Shape two_products(std::string_view op, Shape x, NamedShape up, NamedShape down, int32_t stack) {
+  columns(op, up, x);
+  matrix(op, down);
+  if (up.shape.rows != int64_t{stack} * down.shape.cols) {
+    fail(op, std::string(down.name) + " takes " + text(down.shape.cols) + " columns, " +
+                 std::string(up.name) + " has " + text(up.shape.rows) + " rows");
+  }
+  return {x.rows, down.shape.rows};
+}
+
 void check_query_start(const Batch& batch) {
   const int64_t last = tokens(batch);
   want(batch.query_start.front() == 0, "batch", "query_start[0]", batch.query_start.front(), 0);
@@ -216,13 +227,43 @@ Shape linear(Shape x, NamedShape weight) {
 }
 
 Shape mlp(Shape x, NamedShape gate_up, NamedShape down) {
-  columns("mlp", gate_up, x);
-  matrix("mlp", down);
-  if (gate_up.shape.rows % 2 != 0 || gate_up.shape.rows / 2 != down.shape.cols) {
-    fail("mlp", std::string(down.name) + " takes " + text(down.shape.cols) + " columns, " +
-                    std::string(gate_up.name) + " has " + text(gate_up.shape.rows) + " rows");
+  return two_products("mlp", x, gate_up, down, 2);
+}
+
+Shape plain_mlp(Shape x, NamedShape up, NamedShape down) {
+  return two_products("plain_mlp", x, up, down, 1);
+}
+
+Shape moe(Shape x, const Moe& moe, NamedShape (*named)(const Weight&)) {
+  const std::string_view op = "moe";
+  const auto expert = [&](const Weight& gate_up, const Weight& down) {
+    const Shape result = two_products(op, x, named(gate_up), named(down), 2);
+    want(result == x, op, named(down).name, result.cols, x.cols);
+  };
+  if (!moe.router) fail(op, "no router");
+  columns(op, named(*moe.router), x);
+  const int64_t experts = moe.router->shape.rows;
+  const auto gate_ups = static_cast<int64_t>(moe.gate_up.size());
+  const auto downs = static_cast<int64_t>(moe.down.size());
+  want(gate_ups == experts, op, "gate_up", gate_ups, experts);
+  want(downs == experts, op, "down", downs, experts);
+  if (moe.top_k < 1 || moe.top_k > experts) {
+    fail(op, "top " + text(moe.top_k) + " of " + text(experts) + " experts");
   }
-  return {x.rows, down.shape.rows};
+  for (size_t i = 0; i < moe.down.size(); ++i) {
+    expert(moe.gate_up[i], moe.down[i]);
+    // One scratch serves all of them.
+    if (moe.down[i].shape != moe.down[0].shape) {
+      fail(op, std::string(named(moe.down[i]).name) + " is " + text(moe.down[i].shape) + ", want " +
+                   text(moe.down[0].shape));
+    }
+  }
+  if (!moe.shared_gate_up != !moe.shared_down || (moe.shared_gate && !moe.shared_down)) {
+    fail(op, "parts of a shared expert are missing");
+  }
+  if (moe.shared_down) expert(*moe.shared_gate_up, *moe.shared_down);
+  if (moe.shared_gate) vector_of(op, named(*moe.shared_gate), x.cols);
+  return x;
 }
 
 Shape logits(Shape x, const Batch& batch, NamedShape head) {

@@ -42,7 +42,10 @@ Shape add_norm(Shape x, Shape sum, const NamedNorm& norm);   // [T, D]
 Shape add(Shape x, Shape sum);                               // [T, D]
 Shape linear(Shape x, NamedShape weight);                    // [T, Out]
 Shape mlp(Shape x, NamedShape gate_up, NamedShape down);     // [T, D]
+Shape plain_mlp(Shape x, NamedShape up, NamedShape down);    // [T, D]
 Shape logits(Shape x, const Batch& batch, NamedShape head);  // [L, V]
+// [T, D]. `named` is how the backend names its weights.
+Shape moe(Shape x, const Moe& moe, NamedShape (*named)(const Weight&));
 // [T, H E]. Checks the spec, rope, norms and that every token a row sees lies in a block.
 Shape attention(Shape qkv, const Attention& a, const Batch& batch, const KvLimits& kv,
                 const NamedNorm& q_norm, const NamedNorm& k_norm);

@@ -123,6 +123,11 @@ TEST(Shapes, NameTheWeightThatDoesNotFit) {
         shapes::mlp({2, 8}, {{10, 8}, "up"}, {{8, 6}, "down"});
       },
       "[mlp] down takes 6 columns, up has 10 rows");
+  expect_refused(
+      [] {
+        shapes::plain_mlp({2, 8}, {{10, 8}, "up"}, {{8, 5}, "down"});
+      },
+      "[plain_mlp] down takes 5 columns, up has 10 rows");
   Arrays a;
   a.tokens[2] = 50;
   expect_refused(
@@ -144,9 +149,67 @@ TEST(Shapes, GiveTheResultsShape) {
   EXPECT_EQ(shapes::add({4, 8}, {4, 8}), (Shape{4, 8}));
   EXPECT_EQ(shapes::linear({4, 8}, {{5, 8}, "w"}), (Shape{4, 5}));
   EXPECT_EQ(shapes::mlp({4, 8}, {{12, 8}, "up"}, {{8, 6}, "down"}), (Shape{4, 8}));
+  EXPECT_EQ(shapes::plain_mlp({4, 8}, {{6, 8}, "up"}, {{8, 6}, "down"}), (Shape{4, 8}));
   EXPECT_EQ(shapes::logits({4, 8}, a.batch(), {{50, 8}, "head"}), (Shape{2, 50}));
   const Attention spec{.heads = 4, .kv_heads = 2, .head_dim = 8};
   EXPECT_EQ(shapes::attention({4, 64}, spec, a.batch(), kKv, {}, {}), (Shape{4, 32}));
+}
+
+// Three experts of 6 on rows of 8, beside a shared one of 5.
+struct Experts {
+  Weight router{{}, {3, 8}}, shared_gate_up{{}, {10, 8}}, shared_down{{}, {8, 5}};
+  Weight shared_gate{{}, {1, 8}};
+  std::vector<Weight> gate_up{3, Weight{{}, {12, 8}}}, down{3, Weight{{}, {8, 6}}};
+  int top_k = 2;
+  Moe moe() const {
+    return {.router = &router,
+            .gate_up = gate_up,
+            .down = down,
+            .top_k = top_k,
+            .shared_gate_up = &shared_gate_up,
+            .shared_down = &shared_down,
+            .shared_gate = &shared_gate};
+  }
+};
+
+shapes::NamedShape named_w(const Weight& weight) { return {weight.shape, "w"}; }
+
+TEST(Shapes, CheckExpertsAgainstTheirRouter) {
+  Experts e;
+  const auto refused = [&e](const std::string& text) {
+    expect_refused([&] { shapes::moe({4, 8}, e.moe(), named_w); }, text);
+    e = {};
+  };
+  EXPECT_EQ(shapes::moe({4, 8}, e.moe(), named_w), (Shape{4, 8}));
+  e.router.shape = {3, 9};
+  refused("[moe] w takes 9 columns, x has 8");
+  e.router.shape = {4, 8};
+  refused("[moe] gate_up; got 3, want 4");
+  e.down.pop_back();
+  refused("[moe] down; got 2, want 3");
+  e.top_k = 4;
+  refused("[moe] top 4 of 3 experts");
+  e.top_k = 0;
+  refused("[moe] top 0 of 3 experts");
+  e.gate_up[1].shape = {11, 8};
+  refused("[moe] w takes 6 columns, w has 11 rows");
+  e.gate_up[2].shape = {10, 8};
+  e.down[2].shape = {8, 5};
+  refused("[moe] w is 8 x 5, want 8 x 6");
+  e.shared_down.shape = {9, 5};
+  refused("[moe] w; got 9, want 8");
+  e.shared_gate.shape = {1, 9};
+  refused("[moe] w is 1 x 9, want 1 x 8");
+  Moe half = e.moe();
+  half.shared_gate_up = nullptr;
+  expect_refused(
+      [&] {
+        shapes::moe({4, 8}, half, named_w);
+      },
+      "[moe] parts of a shared expert are missing");
+  half = e.moe();
+  half.router = nullptr;
+  expect_refused([&] { shapes::moe({4, 8}, half, named_w); }, "[moe] no router");
 }
 
 TEST(Shapes, CheckAttentionAgainstTheKvBlocks) {

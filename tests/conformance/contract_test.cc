@@ -15,7 +15,8 @@ constexpr int kVocab = 83;
 constexpr int kBlockTokens = 8;
 constexpr int kMaxRows = 140;
 
-// Two layers of a small decoder with biases, in bf16 weights: all ops at once.
+// Two layers of a small decoder with biases, in bf16 weights: all ops at once. The second has
+// LayerNorms, experts beside a plain MLP, and a sum of its own for each.
 struct Net {
   explicit Net(Rig& rig, KvSpec spec = {.layers = 2,
                                         .kv_heads = 2,
@@ -34,6 +35,18 @@ struct Net {
     out = weight(72, 80, 4);
     gate_up = weight(2 * 300, 72, 5);
     down = weight(72, 300, 6);
+    norm_bias = rig.pack(random_matrix(1, 72, 7), DType::kF32).weight;
+    head_gain = rig.pack(random_matrix(1, 20, 8), DType::kF32).weight;
+    up = weight(90, 72, 9, true);
+    up_down = weight(72, 90, 10, true);
+    router = weight(kExperts, 72, 11);
+    for (uint32_t e = 0; e < kExperts; ++e) {
+      expert_gate_up.push_back(weight(2 * 30, 72, 100 + e));
+      expert_down.push_back(weight(72, 30, 200 + e));
+    }
+    shared_gate_up = weight(2 * 44, 72, 12);
+    shared_down = weight(72, 44, 13);
+    shared_gate = rig.pack(random_matrix(1, 72, 14), DType::kF32).weight;
     rope.dims = 20;
     for (int i = 0; i < 10; ++i) rope.inv_freq.push_back(1.0f / static_cast<float>(1 + i * i));
     rig.backend.create_kv(kv, 1);
@@ -43,25 +56,38 @@ struct Net {
 
   Forward forward() const {
     return [this](Ops& op) {
-      const Norm n{NormKind::kRms, 1e-5f, &norm};
-      Tensor sum = op.embed(table), x = op.norm(sum, n);
-      for (int layer = 0; layer < 2; ++layer) {
-        const Attention spec{.layer = layer,
-                             .heads = 4,
-                             .kv_heads = 2,
-                             .head_dim = 20,
-                             .scale = 0.3f,
-                             .rope = &rope};
-        x = op.add_norm(op.linear(op.attention(op.linear(x, qkv), spec), out), &sum, n);
-        x = op.add_norm(op.mlp(x, gate_up, down, Act::kSilu), &sum, n);
-      }
+      const Norm rms{NormKind::kRms, 1e-5f, &norm},
+          layer{NormKind::kLayer, 1e-5f, &norm, &norm_bias},
+          head_norm{NormKind::kLayer, 1e-5f, &head_gain};
+      Attention spec{.heads = 4, .kv_heads = 2, .head_dim = 20, .scale = 0.3f, .rope = &rope};
+      Tensor sum = op.embed(table), x = op.norm(sum, rms);
+      x = op.add_norm(op.linear(op.attention(op.linear(x, qkv), spec), out), &sum, rms);
+      x = op.add_norm(op.mlp(x, gate_up, down, Act::kSilu), &sum, layer);
+      spec.layer = 1;
+      spec.q_norm = spec.k_norm = &head_norm;
+      op.add(op.linear(op.attention(op.linear(x, qkv), spec), out), &sum);
+      op.add(op.plain_mlp(x, up, up_down, Act::kGelu), &sum);
+      x = op.add_norm(op.moe(x, experts()), &sum, layer);
       return op.logits(x, head);
     };
   }
 
+  Moe experts() const {
+    return {.router = &router,
+            .gate_up = expert_gate_up,
+            .down = expert_down,
+            .top_k = 3,
+            .shared_gate_up = &shared_gate_up,
+            .shared_down = &shared_down,
+            .shared_gate = &shared_gate};
+  }
+
+  static constexpr int kExperts = 7;
   KvSpec kv;
   Rope rope;
-  Weight table, head, norm, qkv, out, gate_up, down;
+  Weight table, head, norm, qkv, out, gate_up, down, norm_bias, head_gain, up, up_down, router;
+  Weight shared_gate_up, shared_down, shared_gate;
+  std::vector<Weight> expert_gate_up, expert_down;
 };
 
 std::vector<int32_t> tokens_of(uint32_t seed, int count) {
@@ -273,6 +299,16 @@ TEST(BackendContract, RefusesWrongShapesAndGoesOn) {
   const Norm no_vector{NormKind::kRms, 1, &net.out};
   refused([&](Ops& op) { return op.logits(op.norm(op.embed(net.table), no_vector), net.table); },
           "[norm] w is 72 x 80, want 1 x 72");
+  refused(
+      [&](Ops& op) {
+        return op.logits(op.plain_mlp(op.embed(net.table), net.up, net.down, Act::kGelu),
+                         net.table);
+      },
+      "[plain_mlp] w takes 300 columns, w has 90 rows");
+  Moe few = net.experts();
+  few.down = few.down.first(6);
+  refused([&](Ops& op) { return op.logits(op.moe(op.embed(net.table), few), net.table); },
+          "[moe] down; got 6, want 7");
   refused([&](Ops& op) { return op.embed(net.table); }, "[submit]");
   refused(
       [&](Ops& op) {
@@ -288,6 +324,14 @@ TEST(BackendContract, RefusesWrongShapesAndGoesOn) {
   expect_refused([&] { rig.run(net.forward(), wrong); }, "[batch] row 3: slot 63");
   expect_refused([&] { rig.backend.submit(net.forward(), rows.batch(), {}); },
                  "[submit] sampling entries; got 0, want 10");
+  Moe many = net.experts();
+  many.top_k = 4;
+  const Forward more = [&](Ops& op) {
+    return op.logits(op.moe(op.embed(net.table), many), net.table);
+  };
+  Rows most;
+  most.add_padding(kMaxRows);
+  expect_refused([&] { rig.run(more, most); }, "[moe] more experts per row than prepare() saw");
   EXPECT_TRUE(alone(rig, net, ids, {10}) == want);
 }
 
@@ -324,7 +368,7 @@ TEST(BackendContract, CountsItsMemory) {
   EXPECT_EQ(rig.backend.weight_bytes(), 0u);
   {
     const Net net(rig);
-    const uint64_t weights = 83 * 72 + 160 * 72 + 72 * 80 + 600 * 72 + 72 * 300;
+    const uint64_t weights = 72 * (83 + 160 + 80 + 900 + 180 + 7 + 7 * 90 + 132);
     EXPECT_GE(rig.backend.weight_bytes(), 2 * weights);
     EXPECT_LE(rig.backend.weight_bytes(), 4 * weights);
     const KvSpec one{.layers = 1, .kv_heads = 1, .head_dim = 64, .block_tokens = 16};

@@ -2,6 +2,7 @@
 // be from the oracle's. A step must end in logits(), so results leave by an identity head.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -20,10 +21,18 @@ namespace llorch {
 
 using ref::Matrix;
 
+constexpr DType kTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+
 inline Matrix random_matrix(int rows, int cols, uint32_t seed, double scale = 1) {
   Matrix m(rows, cols);
   m.values = TestNumbers(seed).floats(m.values.size(), scale);
   return m;
+}
+
+inline Matrix identity_matrix(int n) {
+  Matrix one(n, n);
+  for (int i = 0; i < n; ++i) one.at(i, i) = 1;
+  return one;
 }
 
 // `values` as a checkpoint of `type` holds them.
@@ -127,9 +136,7 @@ class Rig {
   }
 
   const Weight& identity(int n) {
-    Matrix one(n, n);
-    for (int i = 0; i < n; ++i) one.at(i, i) = 1;
-    identity_ = pack(std::move(one), DType::kF32).weight;
+    identity_ = pack(identity_matrix(n), DType::kF32).weight;
     return identity_;
   }
 
@@ -170,6 +177,30 @@ class Rig {
  private:
   Weight identity_;
 };
+
+// Rows of random inputs for an op: token i of a table whose row i is what the oracle takes.
+struct Input {
+  Input(Rig& rig, int rows, int cols, uint32_t seed, DType type = DType::kF32)
+      : table(rig.pack(random_matrix(std::max(rows, 2), cols, seed), type)), count(rows) {
+    x = Matrix(rows, cols);
+    std::copy_n(table.values.values.begin(), x.values.size(), x.values.begin());
+  }
+  Rows rows() const {
+    Rows all;
+    all.add_padding(count);
+    std::iota(all.tokens.begin(), all.tokens.end(), 0);
+    all.want_all();
+    return all;
+  }
+  Pair table;
+  int count;
+  Matrix x;
+};
+
+inline Matrix run(Rig& rig, const Input& input, const Forward& f) {
+  rig.prepare(f, input.count);
+  return rig.run(f, input.rows());
+}
 
 inline double norm_of(const float* values, int count) {
   double squares = 0;

@@ -150,7 +150,9 @@ uint64_t cpu::State::allocate_scratch() {
   }
   row_pointers.resize(std::max(rows, logit_rows));
   tiles.reserve(rows);
-  return bytes + rows * (sizeof(const float*) + sizeof(cpu::RowTile));
+  routes.resize(needs.routes);
+  return bytes + rows * (sizeof(const float*) + sizeof(cpu::RowTile)) +
+         needs.routes * sizeof(cpu::Route);
 }
 
 uint64_t Backend::prepare(const Forward& f, const Batch& largest) {

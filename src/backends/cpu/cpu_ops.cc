@@ -7,11 +7,6 @@
 namespace llorch {
 namespace {
 
-shapes::NamedShape named(const Weight& weight) {
-  CHECK(weight.impl != nullptr);
-  return {weight.shape, weight.impl->name};
-}
-
 shapes::NamedShape named(const Weight* weight) {
   return weight ? named(*weight) : shapes::NamedShape{};
 }
@@ -36,6 +31,8 @@ size_t index_of(DType type) { return static_cast<size_t>(type); }
 }  // namespace
 
 // The kernels' tables are indexed by it.
+static_assert(static_cast<int>(Act::kSilu) == 0 && static_cast<int>(Act::kGeluTanh) == 1 &&
+              static_cast<int>(Act::kGelu) == 2);
 static_assert(static_cast<int>(DType::kF32) == 0 && static_cast<int>(DType::kF16) == 1 &&
               static_cast<int>(DType::kBF16) == 2);
 
@@ -49,9 +46,28 @@ Tensor Ops::Step::make(Shape shape) {
   return {std::move(impl), shape, DType::kF32};
 }
 
-void Ops::Step::multiply(const float* x, int64_t x_stride, int32_t m, const Weight& w, float* out) {
+void Ops::Step::point_rows(const float* x, int64_t x_stride, int32_t m) {
   for (int32_t i = 0; i < m; ++i) cpu.row_pointers[static_cast<size_t>(i)] = x + i * x_stride;
+}
+
+void Ops::Step::multiply(const float* x, int64_t x_stride, int32_t m, const Weight& w, float* out) {
+  point_rows(x, x_stride, m);
   multiply_pointed(m, w, out, 0);
+}
+
+void Ops::Step::mlp_pointed(int32_t m, const Weight& up, const Weight& down, Act act, bool gated,
+                            float* hidden, float* out) {
+  const int32_t width = down.shape.cols;
+  const int64_t stride = up.shape.rows;
+  multiply_pointed(m, up, hidden, 0);
+  const auto activate = cpu.kernels.activate[static_cast<size_t>(act)];
+  cpu.for_rows(m, stride, [&](int32_t first, int32_t last, int) {
+    for (int64_t row = first; row < last; ++row) {
+      float* values = hidden + row * stride;
+      activate(values, gated ? values + width : nullptr, width);
+    }
+  });
+  multiply(hidden, stride, m, down, out);
 }
 
 void Ops::Step::multiply_pointed(int32_t m, const Weight& w, float* out, float softcap) {
@@ -113,6 +129,16 @@ void Ops::Step::make_tiles(int32_t rows_per_tile) {
       cpu.tiles.push_back({static_cast<int32_t>(s), row, std::min(rows_per_tile, end - row)});
     }
   }
+}
+
+Tensor Ops::Step::mlp(const Tensor& x, const Weight& up, const Weight& down, Act act, bool gated,
+                      Shape shape) {
+  const Tensor hidden = make({x.shape.rows, up.shape.rows});
+  Tensor out = make(shape);
+  if (measuring) return out;
+  point_rows(x.impl->data, x.shape.cols, x.shape.rows);
+  mlp_pointed(x.shape.rows, up, down, act, gated, hidden.impl->data, out.impl->data);
+  return out;
 }
 
 Tensor Ops::embed(const Weight& table, float scale) {
@@ -183,22 +209,11 @@ Tensor Ops::linear(const Tensor& x, const Weight& w) {
 }
 
 Tensor Ops::mlp(const Tensor& x, const Weight& gate_up, const Weight& down, Act act) {
-  const Shape shape = shapes::mlp(x.shape, named(gate_up), named(down));
-  const Tensor hidden = step->make({x.shape.rows, gate_up.shape.rows});
-  Tensor out = step->make(shape);
-  if (step->measuring) return out;
-  auto& cpu = step->cpu;
-  float* gate = hidden.impl->data;
-  const int32_t width = down.shape.cols;
-  step->multiply(x.impl->data, x.shape.cols, x.shape.rows, gate_up, gate);
-  const auto activate = act == Act::kSilu ? cpu.kernels.silu : cpu.kernels.gelu_tanh;
-  cpu.for_rows(x.shape.rows, int64_t{width} * 2, [&](int32_t first, int32_t last, int) {
-    for (int64_t row = first; row < last; ++row) {
-      activate(gate + row * 2 * width, gate + row * 2 * width + width, width);
-    }
-  });
-  step->multiply(gate, int64_t{2} * width, x.shape.rows, down, out.impl->data);
-  return out;
+  return step->mlp(x, gate_up, down, act, true, shapes::mlp(x.shape, named(gate_up), named(down)));
+}
+
+Tensor Ops::plain_mlp(const Tensor& x, const Weight& up, const Weight& down, Act act) {
+  return step->mlp(x, up, down, act, false, shapes::plain_mlp(x.shape, named(up), named(down)));
 }
 
 Tensor Ops::attention(const Tensor& qkv, const Attention& a) {

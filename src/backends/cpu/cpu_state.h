@@ -1,5 +1,5 @@
-// What the CPU backend holds and what a running step sees; shared by cpu_backend.cc and cpu_ops.cc
-// and by nobody else.
+// What the CPU backend holds and what a running step sees; shared by the cpu_*.cc files and by
+// nobody else.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +13,7 @@
 #include "backends/cpu/memory.h"
 #include "backends/cpu/packed_weight.h"
 #include "backends/cpu/thread_pool.h"
+#include "base/error.h"
 #include "ops/backend.h"
 #include "ops/sampling.h"
 #include "ops/shapes.h"
@@ -42,6 +43,11 @@ struct Handle<WeightTag>::Impl {
   ~Impl() { *held_bytes -= packed.bytes(); }
 };
 
+inline shapes::NamedShape named(const Weight& weight) {
+  CHECK(weight.impl != nullptr);
+  return {weight.shape, weight.impl->name};
+}
+
 namespace cpu {
 
 // The kv blocks: layer after layer, block after block.
@@ -67,10 +73,17 @@ struct KvPool {
   }
 };
 
+// A row on its way to an expert.
+struct Route {
+  int32_t expert, row;
+  float weight;
+};
+
 // Most of everything that a step may need, as prepare() measured it.
 struct Needs {
   int32_t rows = 0, logit_rows = 0, vocab = 0;
   int32_t queries = 0, kv_row = 0;  // of an attention tile
+  size_t routes = 0;
   std::vector<const Rope*> ropes;
 };
 
@@ -96,6 +109,7 @@ struct State {
   std::vector<SamplingScratch> sampling_scratch;
   std::vector<const float*> row_pointers;
   std::vector<RowTile> tiles;
+  std::vector<Route> routes;
 
   std::vector<Sampled> results;
 
@@ -134,10 +148,23 @@ struct Ops::Step {
 
   int32_t rows() const { return static_cast<int32_t>(batch.tokens.size()); }
   Tensor make(Shape shape);
-  // out[i] = w * x[i] for `m` rows `x_stride` floats apart.
-  void multiply(const float* x, int64_t x_stride, int32_t m, const Weight& w, float* out);
-  // The same for the rows that cpu.row_pointers names.
+  // Makes cpu.row_pointers name `m` rows `x_stride` floats apart.
+  void point_rows(const float* x, int64_t x_stride, int32_t m);
+  // out[i] = w * x[i] for the `m` rows that cpu.row_pointers names.
   void multiply_pointed(int32_t m, const Weight& w, float* out, float softcap);
+  // The same for rows `x_stride` floats apart.
+  void multiply(const float* x, int64_t x_stride, int32_t m, const Weight& w, float* out);
+  // The MLP of the `m` rows that cpu.row_pointers names. If `gated`, `up` stacks the gate's rows
+  // over its own. `hidden` holds up.shape.rows floats a row.
+  void mlp_pointed(int32_t m, const Weight& up, const Weight& down, Act act, bool gated,
+                   float* hidden, float* out);
+  Tensor mlp(const Tensor& x, const Weight& up, const Weight& down, Act act, bool gated,
+             Shape shape);
+  // Fills cpu.routes from [T, X] logits: row after row its top_k experts, ascending.
+  void choose_experts(const Tensor& logits, int top_k, bool renormalize);
+  // Adds to `out` what the experts make of the rows that cpu.routes send them, and sorts those.
+  // `hidden` and `part` have room for every row.
+  void run_experts(const Tensor& x, const Moe& m, float* hidden, float* part, float* out);
   void use_rope(const Rope& rope, cpu::Attend* args);
   void make_tiles(int32_t rows_per_tile);
 };

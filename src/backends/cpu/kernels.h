@@ -89,9 +89,11 @@ struct Kernels {
   void (*add)(const float* a, const float* b, int32_t n, float* out);
   // Of one row, whose mean and squares are summed in an order that depends on n alone.
   void (*norm)(const float* x, const RowNorm& norm, int32_t n, float* out);
-  // gate[i] = act(gate[i]) * up[i]
-  void (*silu)(float* gate, const float* up, int32_t n);
-  void (*gelu_tanh)(float* gate, const float* up, int32_t n);
+  // gate[i] = act(gate[i]) * up[i], or without the product if `up` is null. Indexed by Act.
+  void (*activate[3])(float* gate, const float* up, int32_t n);
+  // sum += factor * x
+  void (*add_scaled)(const float* x, float factor, int32_t n, float* sum);
+  float (*dot)(const float* a, const float* b, int32_t n);
   // k and v of rows [first, last) to their slots. `scratch` holds kv.row floats.
   void (*write_kv[3])(const Attend& args, int32_t first, int32_t last, float* scratch);
   // `scratch` holds 2 * kv.row + kChunkTokens + 4 floats for each query.

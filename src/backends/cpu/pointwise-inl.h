@@ -1,4 +1,4 @@
-// Row-wise ops: norms, activations, gathering a row of a packed table.
+// Row-wise ops: sums, norms, activations, gathering a row of a packed table.
 #pragma once
 
 #include "backends/cpu/simd-inl.h"
@@ -63,21 +63,40 @@ HWY_INLINE Vec gelu_tanh_of(Vec x) {
   return hn::Mul(hn::Mul(set(0.5f), x), hn::Add(set(1.0f), tanh(inner)));
 }
 
+HWY_INLINE Vec gelu_of(Vec x) {
+  return hn::Mul(hn::Mul(set(0.5f), x), hn::Add(set(1.0f), erf(hn::Mul(x, set(0.70710678f)))));
+}
+
 template <Vec (*Activate)(Vec)>
-HWY_INLINE void activate(float* gate, const float* up, int32_t n) {
+void activate(float* gate, const float* up, int32_t n) {
   int i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    store(hn::Mul(Activate(load(gate + i)), load(up + i)), gate + i);
+    const Vec value = Activate(load(gate + i));
+    store(up != nullptr ? hn::Mul(value, load(up + i)) : value, gate + i);
   }
   if (i == n) return;
   float padded[kLanes] = {};
   for (int j = i; j < n; ++j) padded[j - i] = gate[j];
   store(Activate(load(padded)), padded);
-  for (int j = i; j < n; ++j) gate[j] = padded[j - i] * up[j];
+  for (int j = i; j < n; ++j) gate[j] = up != nullptr ? padded[j - i] * up[j] : padded[j - i];
 }
 
-void silu(float* gate, const float* up, int32_t n) { activate<silu_of>(gate, up, n); }
-void gelu_tanh(float* gate, const float* up, int32_t n) { activate<gelu_tanh_of>(gate, up, n); }
+void add_scaled(const float* x, float factor, int32_t n, float* sum) {
+  int i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    store(hn::MulAdd(set(factor), load(x + i), load(sum + i)), sum + i);
+  }
+  for (; i < n; ++i) sum[i] += factor * x[i];
+}
+
+float dot(const float* a, const float* b, int32_t n) {
+  Vec sums = zero();
+  int i = 0;
+  for (; i + kLanes <= n; i += kLanes) sums = hn::MulAdd(load(a + i), load(b + i), sums);
+  float rest = 0;
+  for (; i < n; ++i) rest += a[i] * b[i];
+  return sum_lanes(sums) + rest;
+}
 
 template <class Stored>
 void embed(const PanelWeight& table, int32_t row, float scale, float* out) {

@@ -222,6 +222,14 @@ Tensor Ops::mlp(const Tensor& x, const Weight& gate_up, const Weight& down, Act)
   return step->make(shapes::mlp(x.shape, named(gate_up), named(down)));
 }
 
+Tensor Ops::plain_mlp(const Tensor& x, const Weight& up, const Weight& down, Act) {
+  return step->make(shapes::plain_mlp(x.shape, named(up), named(down)));
+}
+
+Tensor Ops::moe(const Tensor& x, const Moe& m) {
+  return step->make(shapes::moe(x.shape, m, named));
+}
+
 Tensor Ops::logits(const Tensor& x, const Weight& head, float) {
   return step->make(shapes::logits(x.shape, step->batch, named(head)), true);
 }
