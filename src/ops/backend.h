@@ -70,11 +70,11 @@ struct Rope {
   int dims = 0;
   bool interleaved = false;
   float factor = 1;
-  std::vector<float> inv_freq;  // [dims / 2]
+  std::vector<float> inv_freq = {};  // [dims / 2]
   // Scaling that depends on the length of a sequence; 0: none does.
   int trained = 0;
-  std::vector<float> long_inv_freq;  // longrope: for rows of sequences longer than `trained`
-  double theta = 0, ntk_factor = 0;  // dynamic: theta grows with the length beyond `trained`
+  std::vector<float> long_inv_freq = {};  // longrope: for rows of sequences longer than `trained`
+  double theta = 0, ntk_factor = 0;       // dynamic: theta grows with the length beyond `trained`
 };
 
 // x / rms(x) * gain, or LayerNorm: (x - mean(x)) / deviation(x) * gain + bias. Vectors are {1, n}.
