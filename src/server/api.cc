@@ -1,34 +1,58 @@
 #include "server/api.h"
 
-#include <algorithm>
-#include <limits>
-#include <random>
-
 #include "base/error.h"
 #include "base/log.h"
 #include "server/execute_request.h"
+#include "server/generation.h"
 #include "server/http_text.h"
 #include "server/json_text.h"
+#include "server/openai_error.h"
+#include "server/openai_writer.h"
+#include "server/text_tools.h"
 
 namespace llorch {
 namespace {
 
-enum class Route { kNone, kExecute, kHealth, kLive, kReady, kCancel, kShutdown };
+enum class Route {
+  kNone,
+  kExecute,
+  kHealth,
+  kLive,
+  kReady,
+  kCancel,
+  kShutdown,
+  kTokenize,
+  kDetokenize,
+  kModels,
+  kModel,
+  kCompletions,
+};
 struct RouteRow {
-  std::string_view path;
+  std::string_view path;  // ends with '/' if a name follows
   Route route;
-  bool post;  // else GET and HEAD
+  bool post;          // else GET and HEAD
+  bool json = false;  // takes a body
+  bool generates = false;
 };
 constexpr RouteRow kRoutes[] = {
-    {"/execute", Route::kExecute, true}, {"/health", Route::kHealth, false},
-    {"/livez", Route::kLive, false},     {"/readyz", Route::kReady, false},
-    {"/cancel", Route::kCancel, true},   {"/shutdown", Route::kShutdown, true},
+    {"/execute", Route::kExecute, true, true, true},
+    {"/health", Route::kHealth, false},
+    {"/livez", Route::kLive, false},
+    {"/readyz", Route::kReady, false},
+    {"/cancel", Route::kCancel, true, true},
+    {"/shutdown", Route::kShutdown, true},
+    {"/tokenize", Route::kTokenize, true, true},
+    {"/detokenize", Route::kDetokenize, true, true},
+    {"/v1/models", Route::kModels, false},
+    {"/v1/models/", Route::kModel, false},
+    {"/v1/completions", Route::kCompletions, true, true, true},
 };
 constexpr RouteRow kNoRoute{"", Route::kNone, false};
 
 const RouteRow& find_route(std::string_view path) {
   for (const RouteRow& row : kRoutes) {
-    if (row.path == path) return row;
+    const bool with_name = row.path.ends_with('/') && path.size() > row.path.size();
+    if (row.path == (with_name ? path.substr(0, row.path.size()) : path)) return row;
   }
   return kNoRoute;
 }
@@ -49,32 +73,10 @@ Reply json_reply(int status, std::string body) {
   return reply;
 }
 
-uint64_t random_seed() {
-  // Below 2^53: exact in every JSON reader.
-  thread_local std::mt19937_64 generator = [] {
-    std::random_device device;
-    std::seed_seq seed{device(), device(), device(), device()};
-    return std::mt19937_64(seed);
-  }();
-  return generator() >> 11;
-}
-
-Sampling sampling_of(const ExecuteRequest& r, uint64_t seed) {
-  Sampling s;
-  s.temperature = r.temperature;
-  s.top_p = r.top_p;
-  s.min_p = r.min_p;
-  s.repetition_penalty = r.repetition_penalty;
-  constexpr uint32_t kMaxTopK = std::numeric_limits<int32_t>::max();
-  s.top_k = static_cast<int32_t>(std::min(r.top_k, kMaxTopK));
-  s.seed = seed;
-  s.top_logprobs = r.logprobs ? static_cast<int32_t>(*r.logprobs) : -1;
-  return s;
-}
-
 Reply refusal_of(const Error& error) {
   switch (error.code()) {
     case ErrorCode::kBadRequest:
+    case ErrorCode::kUnsupported:
       return refuse(Refusal::kInvalidField, error.what());
     case ErrorCode::kOverloaded:
       return refuse(Refusal::kOverloaded, error.what());
@@ -121,14 +123,14 @@ std::optional<Reply> Api::check(const RequestHead& head) const {
     reply.allow = allowed(row);
     return reply;
   }
-  if (row.route != Route::kExecute && row.route != Route::kCancel) return std::nullopt;
+  if (!row.json) return std::nullopt;
   if (!is_json_media_type(head.content_type)) {
     return refuse(Refusal::kUnsupportedMediaType, "the content type must be application/json");
   }
   if (!head.content_encoding.empty() && head.content_encoding != "identity") {
     return refuse(Refusal::kUnsupportedMediaType, "the body must not be encoded");
   }
-  if (row.route == Route::kCancel) return std::nullopt;
+  if (!row.generates) return std::nullopt;
   if (draining_) return refuse(Refusal::kUnavailable, "the worker is shutting down");
   if (!head.unsupported_header.empty()) {
     return refuse(Refusal::kInvalidField,
@@ -137,11 +139,21 @@ std::optional<Reply> Api::check(const RequestHead& head) const {
   return std::nullopt;
 }
 
+size_t max_body_bytes(std::string_view path) {
+  const Route route = find_route(path).route;
+  return is_openai_path(path) || route == Route::kTokenize || route == Route::kDetokenize
+             ? size_t{16} << 20
+             : size_t{2} << 20;
+}
+
 Api::Outcome Api::handle(const RequestHead& head, std::string_view body,
-                         std::function<void()> wake) {
+                         std::function<void()> wake) try {
+  const Service* const s = service();
   switch (find_route(head.path).route) {
     case Route::kExecute:
-      return execute(head, body, std::move(wake));
+      return submit(head, execute_generation(*s, options_, body), std::move(wake));
+    case Route::kCompletions:
+      return submit(head, openai_generation(*s, options_, body, false), std::move(wake));
     case Route::kHealth:
       return health();
     case Route::kLive:
@@ -152,41 +164,41 @@ Api::Outcome Api::handle(const RequestHead& head, std::string_view body,
       return cancel(body);
     case Route::kShutdown:
       return shut_down(head);
+    case Route::kTokenize:
+      return tokenize(*s->tokenizer, body);
+    case Route::kDetokenize:
+      return detokenize(*s->tokenizer, body);
+    case Route::kModels:
+      return json_reply(200, model_list_json(options_.model_name, created_));
+    case Route::kModel:
+      return model(head.path);
     case Route::kNone:
       break;
   }
   return refuse(Refusal::kNotFound, "there is no such path");
+} catch (const BadJson& bad) {
+  return refuse(bad);
+} catch (const BadField& bad) {
+  return refuse(bad);
+} catch (const Error& error) {
+  return refusal_of(error);
 }
 
-Api::Outcome Api::execute(const RequestHead& head, std::string_view body,
-                          std::function<void()> wake) const {
-  auto parsed = parse_execute(body);
-  if (auto* reply = std::get_if<Reply>(&parsed)) return std::move(*reply);
-  ExecuteRequest& wanted = std::get<ExecuteRequest>(parsed);
-  const Service& s = *service();
-  Request request;
-  request.prompt = s.tokenizer->encode(wanted.prompt);
-  if (auto reply = check_length(request.prompt.size(), wanted.max_tokens, s.engine->context())) {
-    return std::move(*reply);
-  }
-  const uint64_t seed = wanted.seed             ? *wanted.seed
-                        : options_.seed_default ? *options_.seed_default
-                                                : random_seed();
-  StreamFacts facts{wanted.job_id, options_.model_name, seed, s.weight_bytes};
-  request.job_id = std::move(wanted.job_id);
+Api::Outcome Api::submit(const RequestHead& head, std::variant<Generation, Reply> wanted,
+                         std::function<void()> wake) const {
+  if (auto* reply = std::get_if<Reply>(&wanted)) return std::move(*reply);
+  Generation& generation = std::get<Generation>(wanted);
+  Request& request = generation.request;
   request.correlation_id = head.correlation_id;
-  request.max_tokens = static_cast<int32_t>(wanted.max_tokens);
-  request.sampling = sampling_of(wanted, seed);
-  request.stop = std::move(wanted.stop);
-  request.ignore_eos = wanted.ignore_eos;
-  request.timeout = options_.request_timeout;
-  try {
-    auto stream = s.engine->submit(request, std::move(wake));
-    return std::make_shared<Execution>(std::move(stream), request, std::move(facts),
-                                       wanted.keepalive);
-  } catch (const Error& error) {
-    return refusal_of(error);
-  }
+  auto stream = service()->engine->submit(request, std::move(wake));
+  return std::make_shared<Execution>(std::move(stream), request, std::move(generation.writer),
+                                     generation.keepalive);
+}
+
+Reply Api::model(std::string_view path) const {
+  const std::string id = percent_decoded(path.substr(std::string_view("/v1/models/").size()));
+  if (id != options_.model_name) return no_such_model(id);
+  return json_reply(200, model_json(id, created_));
 }
 
 // Null if all is well.

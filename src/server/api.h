@@ -16,6 +16,7 @@
 
 #include "server/errors.h"
 #include "server/execution.h"
+#include "server/generation.h"
 #include "server/server.h"
 
 namespace llorch {
@@ -32,6 +33,9 @@ struct RequestHead {
 inline constexpr const char* kUnsupportedHeaders[] = {"Last-Event-ID", "X-Deadline",
                                                       "X-Deadline-Ms"};
 
+// The most that a request to this path may bring.
+size_t max_body_bytes(std::string_view path);
+
 // Shared by all I/O threads; takes no lock and never waits for the engine.
 class Api {
  public:
@@ -45,7 +49,8 @@ class Api {
 
   // The refusal that a head deserves whatever its body says; none if the body is wanted.
   std::optional<Reply> check(const RequestHead& head) const;
-  // `wake` is called from the engine thread when the execution has events.
+  // Takes time with the size of the body: it is parsed and tokenised here. Any thread. `wake` is
+  // called from the engine thread when the execution has events.
   Outcome handle(const RequestHead& head, std::string_view body, std::function<void()> wake);
 
  private:
@@ -56,10 +61,15 @@ class Api {
   Reply ready() const;
   Reply cancel(std::string_view body) const;
   Reply shut_down(const RequestHead& head);
-  Outcome execute(const RequestHead& head, std::string_view body, std::function<void()> wake) const;
+  Reply model(std::string_view path) const;
+  Outcome submit(const RequestHead& head, std::variant<Generation, Reply> wanted,
+                 std::function<void()> wake) const;
 
   const ServerOptions options_;
   const std::chrono::steady_clock::time_point born_ = std::chrono::steady_clock::now();
+  const int64_t created_ = std::chrono::duration_cast<std::chrono::seconds>(
+                               std::chrono::system_clock::now().time_since_epoch())
+                               .count();
   std::function<void()> shutdown_;
   Service stored_service_;
   std::atomic<const Service*> service_{nullptr};

@@ -11,9 +11,11 @@
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/string_body.hpp>
+#include <limits>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "server/openai_error.h"
 
 namespace llorch {
 namespace {
@@ -26,7 +28,8 @@ using namespace std::chrono_literals;
 
 constexpr size_t kMaxHeadBytes = 16 * 1024;
 constexpr int kMaxHeaders = 100;
-constexpr size_t kMaxBodyBytes = 2'097'152;
+// Below it, all that a body asks for before the engine gets it takes a few milliseconds at most.
+constexpr size_t kLargeBodyBytes = 32 * 1024;
 constexpr size_t kMaxBodyBytesInAll = 256 * 1024 * 1024;
 // What a client may send ahead while its stream runs.
 constexpr size_t kMaxAhead = 64 * 1024;
@@ -72,7 +75,7 @@ Reply refuse_and_close(Refusal code, std::string_view message) {
 }
 
 // What a client that cannot be understood is told; none if it is not there any more.
-std::optional<Reply> answer_to(const error_code& ec, bool timed_out) {
+std::optional<Reply> answer_to(const error_code& ec, bool timed_out, size_t most_bytes = 0) {
   if (timed_out) return refuse_and_close(Refusal::kRequestTimeout, "the request came too slowly");
   if (ec == http::error::header_limit || ec == http::error::buffer_overflow) {
     return refuse_and_close(
@@ -80,8 +83,8 @@ std::optional<Reply> answer_to(const error_code& ec, bool timed_out) {
         "the head of the request is too large; at most 16384 bytes and 100 headers");
   }
   if (ec == http::error::body_limit) {
-    return refuse_and_close(Refusal::kPayloadTooLarge,
-                            "the body is too large; at most 2097152 bytes");
+    return refuse_and_close(Refusal::kPayloadTooLarge, "the body is too large; at most " +
+                                                           std::to_string(most_bytes) + " bytes");
   }
   if (ec == http::error::partial_message) {
     return refuse_and_close(Refusal::kMalformed, "the request ends in the middle");
@@ -100,6 +103,7 @@ struct Connection::Incoming {
   std::string correlation;
   RequestHead head;
   Framing framing;
+  size_t most_bytes = 0;  // of the body
   BodyShare share;
 
   const auto& message() const { return parser.get(); }
@@ -177,19 +181,36 @@ Connection::Task<Connection::Next> Connection::serve_one() {
   }
   if (refusal) co_return co_await reply(*refusal, in);
 
-  Api::Outcome outcome;
-  try {
-    outcome = shared_->api.handle(in.head, in.message().body(), waker());
-  } catch (const std::exception& e) {
-    log(Level::kError, "request_failed",
-        {{"correlation_id", in.correlation}, {"message", e.what()}});
-    outcome = refuse(Refusal::kInternal, "the request failed inside the worker");
-  }
+  const Api::Outcome outcome = co_await handle(in);
   if (const Reply* whole = std::get_if<Reply>(&outcome)) co_return co_await reply(*whole, in);
-  // A stream may run for minutes; what was asked is with the engine by now.
+  // It may run for minutes; what was asked is with the engine by now.
   in.parser.get().body() = std::string();
   in.share.give_back();
-  co_return co_await stream(std::get<std::shared_ptr<Execution>>(outcome), in);
+  co_return co_await follow(std::get<std::shared_ptr<Execution>>(outcome), in);
+}
+
+// What the routes make of a request that is wholly read.
+Connection::Task<Api::Outcome> Connection::handle(const Incoming& in) {
+  const auto work = [this, &in, wake = waker()]() -> Api::Outcome {
+    try {
+      return shared_->api.handle(in.head, in.message().body(), wake);
+    } catch (const std::exception& e) {
+      log(Level::kError, "request_failed",
+          {{"correlation_id", in.correlation}, {"message", e.what()}});
+      return refuse(Refusal::kInternal, "the request failed inside the worker");
+    }
+  };
+  if (in.message().body().size() < kLargeBodyBytes) co_return work();
+  std::optional<Api::Outcome> outcome;  // this thread's; the server's stop() waits for the work
+  writing_ = true;
+  asio::post(shared_->large_bodies, [&, self = shared_from_this()] {
+    asio::post(home_->context, [&outcome, self, made = work()]() mutable {
+      outcome = std::move(made);
+      self->signal_.cancel();
+    });
+  });
+  while (!outcome) co_await wait_for_signal();
+  co_return std::move(*outcome);
 }
 
 // Between requests; false if the connection is over.
@@ -207,7 +228,8 @@ Connection::Task<bool> Connection::wait_for_bytes() {
 // client has gone.
 Connection::Task<std::optional<Reply>> Connection::read_head(Incoming& in) {
   in.parser.header_limit(kMaxHeadBytes);
-  in.parser.body_limit(kMaxBodyBytes);
+  // The path decides, below. (Beast 1.74 takes `none` for a limit of nothing.)
+  in.parser.body_limit(std::numeric_limits<uint64_t>::max());
   error_code ec;
   set_deadline(shared_->options.read_timeout);
   co_await http::async_read_header(socket_, buffer_, in.parser, token(ec));
@@ -238,6 +260,11 @@ Connection::Task<std::optional<Reply>> Connection::read_head(Incoming& in) {
              .unsupported_header = {},
              .correlation_id = in.correlation,
              .loopback_peer = false};
+  in.most_bytes = max_body_bytes(in.head.path);
+  if (in.parser.content_length() && *in.parser.content_length() > in.most_bytes) {
+    co_return answer_to(http::error::body_limit, false, in.most_bytes);
+  }
+  in.parser.body_limit(in.most_bytes);
   for (const char* name : kUnsupportedHeaders) {
     if (message.count(name) > 0) in.head.unsupported_header = name;
   }
@@ -253,7 +280,7 @@ Connection::Task<std::optional<Reply>> Connection::read_head(Incoming& in) {
 // As read_head. Every piece has the read timeout, all of them together four times that.
 Connection::Task<std::optional<Reply>> Connection::read_body(Incoming& in) {
   const auto length = in.parser.content_length();
-  if (!in.share.take(shared_->body_bytes, length ? *length : kMaxBodyBytes)) {
+  if (!in.share.take(shared_->body_bytes, length ? *length : in.most_bytes)) {
     co_return refuse_and_close(Refusal::kOverloaded, "too many large requests at once");
   }
   const auto timeout = shared_->options.read_timeout;
@@ -265,7 +292,7 @@ Connection::Task<std::optional<Reply>> Connection::read_body(Incoming& in) {
     co_await http::async_read_some(socket_, buffer_, in.parser, token(ec));
     clear_deadline();
     if (ec) {
-      std::optional<Reply> refusal = answer_to(ec, timed_out_);
+      std::optional<Reply> refusal = answer_to(ec, timed_out_, in.most_bytes);
       if (!refusal) abort();
       co_return refusal;
     }
@@ -277,7 +304,11 @@ Connection::Task<Connection::Next> Connection::reply(const Reply& reply, const I
   writing_ = true;
   Framing framing = in.framing;
   framing.keep_alive = framing.keep_alive && !finishing_;
-  const bool sent = co_await send(answer(reply, in.correlation, framing));
+  // Made before it is awaited: g++ 12 destroys conditional temporaries of such an expression twice.
+  const std::string text = is_openai_path(in.head.path)
+                               ? answer(in_openai_form(reply), in.correlation, framing)
+                               : answer(reply, in.correlation, framing);
+  const bool sent = co_await send(text);
   if (!sent) co_return Next::kClose;
   if (reply.close) co_return Next::kLinger;
   co_return framing.keep_alive ? Next::kRequest : Next::kClose;
@@ -285,8 +316,8 @@ Connection::Task<Connection::Next> Connection::reply(const Reply& reply, const I
 
 // A client that closes, or only shuts down its sending side, ends its request: TCP does not tell
 // one from the other until something is written, and a closed socket must end the job at once. It
-// is still sent what the stream has left, the last event included.
-Connection::Task<Connection::Next> Connection::stream(std::shared_ptr<Execution> execution,
+// is still sent what a stream has left, the last event included.
+Connection::Task<Connection::Next> Connection::follow(std::shared_ptr<Execution> execution,
                                                       const Incoming& in) {
   writing_ = true;
   stop_watching_ = false;
@@ -295,19 +326,43 @@ Connection::Task<Connection::Next> Connection::stream(std::shared_ptr<Execution>
   const auto self = shared_from_this();
   asio::co_spawn(
       home_->context, [self, execution] { return self->watch_peer(*execution); }, asio::detached);
-  const bool whole = co_await send(stream_head(in.correlation, in.framing)) &&
-                     co_await send_events(*execution, in.framing);
+  const bool streams = execution->streams();
+  Reply whole;
+  bool done = false;
+  if (streams) {
+    done = co_await send(stream_head(in.correlation, in.framing)) &&
+           co_await send_events(*execution, in.framing);
+  } else {
+    done = co_await collect(*execution, whole.body);
+  }
   // Reading must have ended before the next request is parsed from the same buffer.
   stop_watching_ = true;
   error_code ignored;
   socket_.cancel(ignored);
-  while (watching_peer_) {
-    signal_.expires_at(Clock::time_point::max());
-    co_await signal_.async_wait(token(ignored));
+  while (watching_peer_) co_await wait_for_signal();
+  if (!done || peer_gone_ != Clock::time_point::max()) co_return Next::kClose;
+  if (!streams) {
+    whole.status = execution->status();
+    co_return co_await reply(whole, in);
   }
-  const bool peer_left = peer_gone_ != Clock::time_point::max();
-  const bool keep = whole && in.framing.http_1_1 && in.framing.keep_alive && !finishing_;
-  co_return keep && !peer_left ? Next::kRequest : Next::kClose;
+  const bool keep = in.framing.http_1_1 && in.framing.keep_alive && !finishing_;
+  co_return keep ? Next::kRequest : Next::kClose;
+}
+
+// True once the execution has ended and all of its answer is there.
+Connection::Task<bool> Connection::collect(Execution& execution, std::string& body) {
+  for (;;) {
+    body += execution.take();
+    if (execution.ended()) co_return true;
+    if (peer_gone_ != Clock::time_point::max() || !socket_.is_open()) co_return false;
+    co_await wait_for_signal();
+  }
+}
+
+Connection::Task<void> Connection::wait_for_signal(Clock::time_point until) {
+  error_code ignored;
+  signal_.expires_at(until);
+  co_await signal_.async_wait(token(ignored));
 }
 
 // True once the last event has been written.
@@ -335,9 +390,7 @@ Connection::Task<bool> Connection::send_events(Execution& execution, const Frami
       wait_until = last_write + execution.keepalive();
     }
     if (!socket_.is_open()) co_return false;
-    error_code ignored;
-    signal_.expires_at(wait_until);
-    co_await signal_.async_wait(token(ignored));
+    co_await wait_for_signal(wait_until);
   }
 }
 

@@ -9,6 +9,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <boost/asio/thread_pool.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <chrono>
 #include <memory>
@@ -36,6 +37,8 @@ struct Shared {
   Api api;
   std::atomic<int> connections{0};
   std::atomic<size_t> body_bytes{0};  // of requests that are being read or handled
+  // Handles large bodies, so that their parsing and tokenising keeps no I/O thread from the others.
+  boost::asio::thread_pool large_bodies{1};
 };
 
 // Lives on one I/O thread; every member is called there.
@@ -65,8 +68,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Task<std::optional<Reply>> read_head(Incoming& in);
   Task<std::optional<Reply>> read_body(Incoming& in);
   Task<Next> reply(const Reply& reply, const Incoming& in);
-  Task<Next> stream(std::shared_ptr<Execution> execution, const Incoming& in);
+  Task<Api::Outcome> handle(const Incoming& in);
+  Task<Next> follow(std::shared_ptr<Execution> execution, const Incoming& in);
   Task<bool> send_events(Execution& execution, const Framing& framing);
+  Task<bool> collect(Execution& execution, std::string& body);
+  Task<void> wait_for_signal(Clock::time_point until = Clock::time_point::max());
   Task<bool> send(Bytes bytes);
   Task<void> linger();
   Task<void> watch_deadline();
@@ -84,7 +90,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   boost::asio::steady_timer deadline_timer_;
   Clock::time_point deadline_ = Clock::time_point::max();
   bool timed_out_ = false;            // the last operation was cancelled by the deadline
-  boost::asio::steady_timer signal_;  // cancelled to wake the coroutine that streams
+  boost::asio::steady_timer signal_;  // cancelled to wake the coroutine that waits for events
   bool watching_peer_ = false, stop_watching_ = false;
   Clock::time_point peer_gone_ = Clock::time_point::max();
   bool writing_ = false;  // an answer or a stream is under way

@@ -22,6 +22,7 @@ constexpr Row kRows[] = {
     {Refusal::kMethodNotAllowed, "METHOD_NOT_ALLOWED", 405, false, 0},
     {Refusal::kRequestTimeout, "REQUEST_TIMEOUT", 408, true, 0},
     {Refusal::kJobConflict, "JOB_CONFLICT", 409, false, 0},
+    {Refusal::kNoChatTemplate, "NO_CHAT_TEMPLATE", 409, false, 0},
     {Refusal::kPayloadTooLarge, "PAYLOAD_TOO_LARGE", 413, false, 0},
     {Refusal::kUnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", 415, false, 0},
     {Refusal::kHeadersTooLarge, "HEADERS_TOO_LARGE", 431, false, 0},
@@ -44,6 +45,8 @@ Reply refuse(Refusal code, std::string_view message) {
   Reply reply;
   reply.status = r.status;
   reply.retry_after_s = r.retry_after_s;
+  reply.refusal = code;
+  reply.message = message;
   reply.body = std::string("{\"code\":\"") + r.name + "\",\"message\":" + json_string(message) +
                ",\"retriable\":" + (r.retriable ? "true" : "false") + "}";
   return reply;
@@ -64,5 +67,8 @@ Reply refuse(const std::vector<FieldError>& errors) {
   reply.body += "]}";
   return reply;
 }
+
+Reply refuse(const BadJson& bad) { return refuse(Refusal::kInvalidJson, bad.message); }
+Reply refuse(const BadField& bad) { return refuse(Refusal::kInvalidField, bad.message()); }
 
 }  // namespace llorch

@@ -18,6 +18,7 @@ enum class Refusal {
   kMethodNotAllowed,
   kRequestTimeout,
   kJobConflict,
+  kNoChatTemplate,
   kPayloadTooLarge,
   kUnsupportedMediaType,
   kHeadersTooLarge,
@@ -34,6 +35,9 @@ struct Reply {
   std::string allow;  // methods, for 405 and OPTIONS
   int retry_after_s = 0;
   bool close = false;  // the connection ends with this answer
+  // Of a refusal, for those who say it in another form.
+  std::optional<Refusal> refusal;
+  std::string message;
 };
 
 // {"code","message","retriable"}. OVERLOADED, LOADING and UNAVAILABLE carry Retry-After.
@@ -46,5 +50,20 @@ struct FieldError {
 };
 // 400 {"errors":[{"field","constraint","message","value"?}]}.
 Reply refuse(const std::vector<FieldError>& errors);
+
+// The body cannot be read: "the body is not valid JSON; byte 7".
+struct BadJson {
+  std::string message;
+};
+// One field is missing, of the wrong type, or not what it may be: `field` "must be a string". An
+// empty `field` is the body as a whole.
+struct BadField {
+  std::string field, what;
+  std::string message() const { return field.empty() ? what : "`" + field + "` " + what; }
+};
+
+// INVALID_JSON and INVALID_FIELD.
+Reply refuse(const BadJson& bad);
+Reply refuse(const BadField& bad);
 
 }  // namespace llorch

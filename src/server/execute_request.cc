@@ -1,149 +1,20 @@
 #include "server/execute_request.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
-#include <nlohmann/json.hpp>
 
+#include "server/json_fields.h"
 #include "server/json_text.h"
 
 namespace llorch {
 namespace {
 
-using Json = nlohmann::json;
-
-constexpr int kMaxDepth = 64;
 constexpr size_t kMaxPromptCharacters = 32768, kMaxStop = 4, kMaxStopBytes = 100;
 // A 2 MiB body can break the rules of `stop` half a million times; the answer stays smaller than
 // that.
 constexpr size_t kMaxStopReported = 4096;
 constexpr uint32_t kMaxTokens = 2048, kMaxLogprobs = 20;
-
-struct Refused {
-  Reply reply;
-};
-[[noreturn]] void wrong_field(const std::string& field, const std::string& what) {
-  throw Refused{refuse(Refusal::kInvalidField, "`" + field + "` " + what)};
-}
-
-// An object with those of its keys that are asked for. What is skipped is still checked, not
-// stored.
-Json parse_object(std::string_view body, std::initializer_list<std::string_view> known) {
-  const auto keep = [&](int depth, Json::parse_event_t event, Json& value) {
-    using Kind = Json::parse_event_t;
-    if ((event == Kind::object_start || event == Kind::array_start) && depth >= kMaxDepth) {
-      throw Refused{refuse(Refusal::kInvalidJson, "the body is nested too deeply; at most " +
-                                                      std::to_string(kMaxDepth) + " levels")};
-    }
-    if (event != Kind::key || depth != 1) return true;
-    return std::find(known.begin(), known.end(), value.get_ref<const std::string&>()) !=
-           known.end();
-  };
-  const auto not_json = [](size_t byte) {
-    return Refused{
-        refuse(Refusal::kInvalidJson, "the body is not valid JSON; byte " + std::to_string(byte))};
-  };
-  // The library takes a NUL for the end of the text.
-  if (const size_t nul = body.find('\0'); nul != std::string_view::npos) throw not_json(nul + 1);
-  Json object;
-  try {
-    object = Json::parse(body, keep);
-  } catch (const Json::parse_error& e) {
-    throw not_json(e.byte);
-  } catch (const Json::out_of_range&) {
-    throw Refused{refuse(Refusal::kInvalidJson, "the body has a number beyond all number types")};
-  }
-  if (!object.is_object()) {
-    throw Refused{refuse(Refusal::kInvalidField, "the body must be a JSON object")};
-  }
-  return object;
-}
-
-// Typed access to the fields of one object; each member throws Refused on a wrong type.
-class Fields {
- public:
-  explicit Fields(const Json& object) : object_(object) {}
-
-  std::string required_string(const char* name) const {
-    const Json* value = find(name);
-    if (!value) wrong_field(name, "is missing");
-    if (!value->is_string()) wrong_field(name, "must be a string");
-    return value->get<std::string>();
-  }
-  uint32_t required_u32(const char* name) const {
-    if (!find(name)) wrong_field(name, "is missing");
-    return u32(name, 0);
-  }
-  uint32_t u32(const char* name, uint32_t absent) const {
-    const Json* value = find(name);
-    if (!value) return absent;
-    constexpr uint64_t kMax = std::numeric_limits<uint32_t>::max();
-    if (!value->is_number_unsigned() || value->get<uint64_t>() > kMax) {
-      wrong_field(name, "must be an integer from 0 to 4294967295");
-    }
-    return value->get<uint32_t>();
-  }
-  std::optional<uint32_t> u32_or_null(const char* name) const {
-    const Json* value = find(name);
-    if (!value || value->is_null()) return std::nullopt;
-    return u32(name, 0);
-  }
-  std::optional<uint64_t> u64_or_null(const char* name) const {
-    const Json* value = find(name);
-    if (!value || value->is_null()) return std::nullopt;
-    if (!value->is_number_unsigned()) {
-      wrong_field(name, "must be an integer from 0 to 18446744073709551615, or null");
-    }
-    return value->get<uint64_t>();
-  }
-  int64_t i64(const char* name, int64_t absent) const {
-    const Json* value = find(name);
-    if (!value) return absent;
-    if (!value->is_number_integer() ||
-        (value->is_number_unsigned() && value->get<uint64_t>() > uint64_t{1} << 62)) {
-      wrong_field(name, "must be an integer");
-    }
-    return value->get<int64_t>();
-  }
-  float f32(const char* name, float absent) const {
-    const Json* value = find(name);
-    if (!value) return absent;
-    if (!value->is_number()) wrong_field(name, "must be a number");
-    return static_cast<float>(value->get<double>());
-  }
-  std::optional<float> f32_or_null(const char* name) const {
-    const Json* value = find(name);
-    if (!value || value->is_null()) return std::nullopt;
-    return f32(name, 0);
-  }
-  bool boolean(const char* name, bool absent) const {
-    const Json* value = find(name);
-    if (!value) return absent;
-    if (!value->is_boolean()) wrong_field(name, "must be true or false");
-    return value->get<bool>();
-  }
-  std::vector<std::string> strings(const char* name) const {
-    const Json* value = find(name);
-    if (!value) return {};
-    if (!value->is_array()) wrong_field(name, "must be an array of strings");
-    std::vector<std::string> all;
-    for (const Json& one : *value) {
-      if (!one.is_string()) {
-        wrong_field(std::string(name) + "[" + std::to_string(all.size()) + "]", "must be a string");
-      }
-      all.push_back(one.get<std::string>());
-    }
-    return all;
-  }
-
- private:
-  const Json* find(const char* name) const {
-    const auto found = object_.find(name);
-    return found == object_.end() ? nullptr : &*found;
-  }
-  const Json& object_;
-};
 
 size_t count_characters(std::string_view utf8) {
   return static_cast<size_t>(
@@ -236,52 +107,53 @@ Faults check_values(const ExecuteRequest& r, std::optional<float> keepalive_s) {
 }
 
 void refuse_what_is_not_there_yet(const Fields& fields) {
-  if (fields.boolean("stream_resume", false)) wrong_field("stream_resume", "is not supported yet");
-  if (fields.i64("priority", 0) != 0) wrong_field("priority", "is not supported yet");
+  if (fields.boolean("stream_resume", false)) fields.wrong("stream_resume", "is not supported yet");
+  if (fields.i64("priority", 0) != 0) fields.wrong("priority", "is not supported yet");
 }
 
 }  // namespace
 
-std::variant<ExecuteRequest, Reply> parse_execute(std::string_view body) {
-  try {
-    const Json object =
-        parse_object(body, {"job_id", "prompt", "max_tokens", "temperature", "seed", "top_p",
-                            "top_k", "repetition_penalty", "stop", "min_p", "logprobs",
-                            "ignore_eos", "stream_resume", "keepalive_s", "priority"});
-    const Fields fields(object);
-    ExecuteRequest r;
-    r.job_id = fields.required_string("job_id");
-    r.prompt = fields.required_string("prompt");
-    r.max_tokens = fields.required_u32("max_tokens");
-    // x + 0.0F turns -0.0 into 0.0, so that "temperature is 0" has one form from here on.
-    r.temperature = fields.f32("temperature", 1) + 0.0F;
-    r.seed = fields.u64_or_null("seed");
-    r.top_p = fields.f32("top_p", 1) + 0.0F;
-    r.top_k = fields.u32("top_k", 0);
-    r.repetition_penalty = fields.f32("repetition_penalty", 1) + 0.0F;
-    r.stop = fields.strings("stop");
-    r.min_p = fields.f32("min_p", 0) + 0.0F;
-    r.logprobs = fields.u32_or_null("logprobs");
-    r.ignore_eos = fields.boolean("ignore_eos", false);
-    const std::optional<float> keepalive_s = fields.f32_or_null("keepalive_s");
-    refuse_what_is_not_there_yet(fields);
+std::variant<ExecuteRequest, Reply> parse_execute(std::string_view body) try {
+  constexpr std::string_view kKnown[] = {
+      "job_id",   "prompt",     "max_tokens",         "temperature", "seed",
+      "top_p",    "top_k",      "repetition_penalty", "stop",        "min_p",
+      "logprobs", "ignore_eos", "stream_resume",      "keepalive_s", "priority"};
+  const Json object = parse_object(body, kKnown);
+  const Fields fields(object);
+  ExecuteRequest r;
+  r.job_id = fields.required_string("job_id");
+  r.prompt = fields.required_string("prompt");
+  r.max_tokens = fields.required_u32("max_tokens");
+  // x + 0.0F turns -0.0 into 0.0, so that "temperature is 0" has one form from here on.
+  r.temperature = fields.f32("temperature", 1) + 0.0F;
+  r.seed = fields.u64_or_null("seed");
+  r.top_p = fields.f32("top_p", 1) + 0.0F;
+  r.top_k = fields.u32("top_k", 0);
+  r.repetition_penalty = fields.f32("repetition_penalty", 1) + 0.0F;
+  r.stop = fields.strings("stop");
+  r.min_p = fields.f32("min_p", 0) + 0.0F;
+  r.logprobs = fields.u32_or_null("logprobs");
+  r.ignore_eos = fields.boolean("ignore_eos", false);
+  const std::optional<float> keepalive_s = fields.f32_or_null("keepalive_s");
+  refuse_what_is_not_there_yet(fields);
 
-    const Faults faults = check_values(r, keepalive_s);
-    if (!faults.all().empty()) return refuse(faults.all());
-    if (keepalive_s) r.keepalive = std::chrono::milliseconds(std::lround(*keepalive_s * 1000));
-    return r;
-  } catch (Refused& refused) {
-    return std::move(refused.reply);
-  }
+  const Faults faults = check_values(r, keepalive_s);
+  if (!faults.all().empty()) return refuse(faults.all());
+  if (keepalive_s) r.keepalive = std::chrono::milliseconds(std::lround(*keepalive_s * 1000));
+  return r;
+} catch (const BadJson& bad) {
+  return refuse(bad);
+} catch (const BadField& bad) {
+  return refuse(bad);
 }
 
-std::variant<std::string, Reply> parse_cancel(std::string_view body) {
-  try {
-    const Json object = parse_object(body, {"job_id"});
-    return Fields(object).required_string("job_id");
-  } catch (Refused& refused) {
-    return std::move(refused.reply);
-  }
+std::variant<std::string, Reply> parse_cancel(std::string_view body) try {
+  constexpr std::string_view kKnown[] = {"job_id"};
+  return Fields(parse_object(body, kKnown)).required_string("job_id");
+} catch (const BadJson& bad) {
+  return refuse(bad);
+} catch (const BadField& bad) {
+  return refuse(bad);
 }
 
 std::optional<Reply> check_length(size_t prompt_tokens, uint32_t max_tokens, int context) {

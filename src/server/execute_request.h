@@ -17,20 +17,14 @@
 #include <vector>
 
 #include "server/errors.h"
+#include "server/sampling_fields.h"
 
 namespace llorch {
 
-struct ExecuteRequest {
+struct ExecuteRequest : SamplingFields {
   std::string job_id, prompt;
   uint32_t max_tokens = 0;
-  float temperature = 1;
-  std::optional<uint64_t> seed;  // none: the worker chooses
-  float top_p = 1;
-  uint32_t top_k = 0;
-  float repetition_penalty = 1;
   std::vector<std::string> stop;
-  float min_p = 0;
-  std::optional<uint32_t> logprobs;  // none: not wanted
   bool ignore_eos = false;
   std::chrono::milliseconds keepalive{0};  // 0: no comment lines
 };

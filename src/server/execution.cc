@@ -4,10 +4,10 @@
 
 namespace llorch {
 
-Execution::Execution(std::shared_ptr<Stream> stream, const Request& request, StreamFacts facts,
-                     std::chrono::milliseconds keepalive)
+Execution::Execution(std::shared_ptr<Stream> stream, const Request& request,
+                     std::unique_ptr<EventWriter> writer, std::chrono::milliseconds keepalive)
     : stream_(std::move(stream)),
-      writer_(std::move(facts)),
+      writer_(std::move(writer)),
       job_id_(request.job_id),
       correlation_id_(request.correlation_id),
       keepalive_(keepalive),
@@ -40,7 +40,7 @@ std::string Execution::take() {
     const std::optional<Event> event = stream_->next();
     if (!event) break;
     note(*event);
-    bytes += writer_.write(*event);
+    bytes += writer_->write(*event);
   }
   return bytes;
 }
@@ -51,7 +51,7 @@ void Execution::note(const Event& event) {
     started_ = Clock::now();
     cached_tokens_ = started->cached_tokens;
   } else if (std::holds_alternative<TokenEvent>(event)) {
-    if (writer_.token_events() == 0) first_token_ = Clock::now();
+    if (tokens_out_ == 0) first_token_ = Clock::now();
     ++tokens_out_;  // until the end tells the number of model tokens
   } else if (const auto* end = std::get_if<EndEvent>(&event)) {
     outcome_ = name(end->reason);

@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-#include "server/sse.h"
+#include "server/event_writer.h"
 
 namespace llorch {
 
@@ -14,8 +14,8 @@ namespace llorch {
 // terminal event was taken by then, the request is cancelled.
 class Execution {
  public:
-  Execution(std::shared_ptr<Stream> stream, const Request& request, StreamFacts facts,
-            std::chrono::milliseconds keepalive);
+  Execution(std::shared_ptr<Stream> stream, const Request& request,
+            std::unique_ptr<EventWriter> writer, std::chrono::milliseconds keepalive);
   ~Execution();
   Execution(const Execution&) = delete;
   Execution& operator=(const Execution&) = delete;
@@ -23,6 +23,9 @@ class Execution {
   // The bytes of the events that wait, up to about 64 KiB; empty if none does.
   std::string take();
   bool ended() const { return ended_; }  // the terminal event was taken
+  // As EventWriter's.
+  bool streams() const { return writer_->streams(); }
+  int status() const { return writer_->status(); }
   void cancel(CancelCause cause) { stream_->cancel(cause); }
   std::chrono::milliseconds keepalive() const { return keepalive_; }  // 0: none
 
@@ -32,7 +35,7 @@ class Execution {
   int64_t ms_until(Clock::time_point then) const;
 
   std::shared_ptr<Stream> stream_;
-  EventWriter writer_;
+  std::unique_ptr<EventWriter> writer_;
   std::string job_id_, correlation_id_;
   std::chrono::milliseconds keepalive_;
   Clock::time_point submitted_ = Clock::now(), started_, first_token_;

@@ -31,4 +31,7 @@ bool is_json_media_type(std::string_view content_type);
 // The path of a request target in origin or absolute form, without the query; "" if it is neither.
 std::string_view path_of(std::string_view target);
 
+// %41 is A; what is no such escape stays as it is.
+std::string percent_decoded(std::string_view text);
+
 }  // namespace llorch

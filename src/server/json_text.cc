@@ -91,6 +91,15 @@ std::string json_string(std::string_view text) {
   return out;
 }
 
+bool is_utf8(std::string_view text) {
+  while (!text.empty()) {
+    const size_t bytes = character_bytes(text);
+    if (bytes == 0) return false;
+    text.remove_prefix(bytes);
+  }
+  return true;
+}
+
 std::string json_number(float value) {
   if (std::isnan(value)) return "0";
   constexpr float kMax = std::numeric_limits<float>::max();

@@ -8,6 +8,7 @@ namespace llorch {
 
 // Quoted and escaped. Bytes that are not UTF-8 become U+FFFD, so that every line stays JSON.
 std::string json_string(std::string_view text);
+bool is_utf8(std::string_view text);
 // The shortest digits that give this f32 back. JSON has no infinities and no NaN: the nearest
 // finite value, and 0 for NaN.
 std::string json_number(float value);

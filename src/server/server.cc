@@ -143,6 +143,9 @@ struct Server::Impl {
       for_each_connection([](Connection& c) { c.abort(); });
       all_closed = wait_closed(1s);
     }
+    // What waits for it is dropped; what runs is waited for, since it looks at model and engine.
+    shared->large_bodies.stop();
+    shared->large_bodies.join();
     work.clear();
     if (!all_closed) {
       for (const auto& thread : threads) thread->context.stop();

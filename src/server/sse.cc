@@ -5,11 +5,11 @@
 
 namespace llorch {
 
-std::string EventWriter::write(const Event& event) {
+std::string SseWriter::write(const Event& event) {
   return "data: " + std::visit([this](const auto& e) { return json(e); }, event) + "\n\n";
 }
 
-std::string EventWriter::json(const StartedEvent& e) const {
+std::string SseWriter::json(const StartedEvent& e) const {
   return R"({"type":"started","job_id":)" + json_string(facts_.job_id) +
          ",\"model\":" + json_string(facts_.model) +
          ",\"started_at\":" + json_string(rfc3339(e.at)) +
@@ -18,7 +18,7 @@ std::string EventWriter::json(const StartedEvent& e) const {
          ",\"cached_tokens\":" + std::to_string(e.cached_tokens) + "}";
 }
 
-std::string EventWriter::json(const TokenEvent& e) {
+std::string SseWriter::json(const TokenEvent& e) {
   std::string out =
       R"({"type":"token","t":)" + json_string(e.text) + ",\"i\":" + std::to_string(index_++);
   if (e.logprob) {
@@ -36,12 +36,12 @@ std::string EventWriter::json(const TokenEvent& e) {
   return out + "}";
 }
 
-std::string EventWriter::json(const MetricsEvent& e) const {
+std::string SseWriter::json(const MetricsEvent& e) const {
   return R"({"type":"metrics","tokens_per_sec":)" + json_number(e.tokens_per_sec) +
          ",\"vram_bytes\":" + std::to_string(facts_.weight_bytes) + "}";
 }
 
-std::string EventWriter::json(const EndEvent& e) const {
+std::string SseWriter::json(const EndEvent& e) const {
   std::string out = R"({"type":"end","tokens_out":)" + std::to_string(e.tokens_out) +
                     ",\"decode_time_ms\":" + std::to_string(e.decode_time.count()) +
                     ",\"stop_reason\":\"" + name(e.reason) + "\"";
@@ -49,26 +49,10 @@ std::string EventWriter::json(const EndEvent& e) const {
   return out + "}";
 }
 
-std::string EventWriter::json(const FailedEvent& e) const {
+std::string SseWriter::json(const FailedEvent& e) const {
   return R"({"type":"error","code":)" + json_string(e.code) +
          ",\"message\":" + json_string(e.message) +
          ",\"retriable\":" + (e.retriable ? "true" : "false") + "}";
-}
-
-bool is_terminal(const Event& event) {
-  return std::holds_alternative<EndEvent>(event) || std::holds_alternative<FailedEvent>(event);
-}
-
-const char* name(StopReason reason) {
-  switch (reason) {
-    case StopReason::kMaxTokens:
-      return "MAX_TOKENS";
-    case StopReason::kEos:
-      return "EOS";
-    case StopReason::kStopSequence:
-      return "STOP_SEQUENCE";
-  }
-  return "";
 }
 
 }  // namespace llorch

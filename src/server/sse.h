@@ -1,10 +1,10 @@
-// One request's events as the bytes of its event stream (contract, section 5). Knows no sockets.
+// The events of POST /execute as the bytes of its event stream (contract, section 5).
 #pragma once
 
 #include <cstdint>
 #include <string>
 
-#include "engine/request.h"
+#include "server/event_writer.h"
 
 namespace llorch {
 
@@ -15,14 +15,14 @@ struct StreamFacts {
   uint64_t weight_bytes = 0;  // "vram_bytes"
 };
 
-// Belongs to one stream: it numbers the token events.
-class EventWriter {
+// Numbers the token events.
+class SseWriter : public EventWriter {
  public:
-  explicit EventWriter(StreamFacts facts) : facts_(std::move(facts)) {}
+  explicit SseWriter(StreamFacts facts) : facts_(std::move(facts)) {}
 
   // Exactly `data: <one-line JSON>\n\n`.
-  std::string write(const Event& event);
-  uint32_t token_events() const { return index_; }
+  std::string write(const Event& event) override;
+  bool streams() const override { return true; }
 
  private:
   std::string json(const StartedEvent& e) const;
@@ -34,8 +34,5 @@ class EventWriter {
   StreamFacts facts_;
   uint32_t index_ = 0;
 };
-
-bool is_terminal(const Event& event);
-const char* name(StopReason reason);  // "MAX_TOKENS"
 
 }  // namespace llorch

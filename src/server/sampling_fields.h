@@ -1,0 +1,19 @@
+// How a token is drawn, as all paths that generate ask for it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+namespace llorch {
+
+struct SamplingFields {
+  float temperature = 1;
+  std::optional<uint64_t> seed;  // none: the worker chooses
+  float top_p = 1;
+  uint32_t top_k = 0;
+  float repetition_penalty = 1;
+  float min_p = 0;
+  std::optional<uint32_t> logprobs;  // none: not wanted
+};
+
+}  // namespace llorch
