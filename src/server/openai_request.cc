@@ -241,7 +241,8 @@ void parse_common(const OpenAiFields& fields, OpenAiRequest& r) {
   const Fields inner(*options, Fields::Nulls::kAreAbsent, "stream_options.");
   r.include_usage = inner.boolean("include_usage", false);
   if (inner.boolean("include_obfuscation", false)) {
-    throw unsupported("stream_options.include_obfuscation", "is not supported yet; it may be false");
+    throw unsupported("stream_options.include_obfuscation",
+                      "is not supported yet; it may be false");
   }
 }
 
