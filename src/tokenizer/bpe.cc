@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <functional>
 
-#include "base/error.h"
+#include "tokenizer/byte_fallback.h"
 #include "tokenizer/unicode.h"
 
 namespace llorch::tok {
@@ -26,11 +26,6 @@ size_t bit_of(char32_t left, char32_t right) {
   return static_cast<size_t>((pair * 0x9E3779B97F4A7C15ULL) >> 44);
 }
 static_assert(kPairBits == size_t{1} << (64 - 44));
-
-std::string byte_token(unsigned byte) {
-  static constexpr char kDigits[] = "0123456789ABCDEF";
-  return std::string("<0x") + kDigits[byte >> 4] + kDigits[byte & 15] + ">";
-}
 
 }  // namespace
 
@@ -131,11 +126,7 @@ std::optional<int32_t> Bpe::char_id(std::string_view character) const {
 
 int32_t Bpe::unknown_id() const {
   const std::optional<int32_t> id = vocabulary_.id_of(*options_.unk_token);
-  if (!id) {
-    throw Error(ErrorCode::kUnsupported,
-                "[tokenizer] the text has a character that the vocabulary lacks, as it lacks the "
-                "unknown token itself");
-  }
+  if (!id) throw_no_unknown_token();
   return *id;
 }
 

@@ -1,8 +1,10 @@
 #include "tokenizer/decoder.h"
 
 #include <optional>
+#include <utility>
 
 #include "base/error.h"
+#include "tokenizer/byte_fallback.h"
 #include "tokenizer/byte_level.h"
 #include "tokenizer/unicode.h"
 
@@ -11,22 +13,6 @@ namespace {
 
 constexpr size_t kMaxRunningBytes = 64 * 1024;  // of one token
 constexpr size_t kMaxTextBytes = size_t{128} << 20;
-
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-
-// The byte of a token <0xHH>. The library reads the two digits as a number with an optional sign.
-std::optional<char> fallback_byte(std::string_view token) {
-  if (token.size() != 6 || token.substr(0, 3) != "<0x" || token[5] != '>') return std::nullopt;
-  const int high = token[3] == '+' ? 0 : hex_digit(token[3]);
-  const int low = hex_digit(token[4]);
-  if (high < 0 || low < 0) return std::nullopt;
-  return static_cast<char>(high * 16 + low);
-}
 
 std::string join(const std::vector<std::string>& tokens, std::string_view between = "") {
   std::string text;
@@ -88,6 +74,35 @@ std::string metaspace(const MetaspaceDecoder& step, const std::string& token, bo
   return out;
 }
 
+std::string replace_each(const std::string& text, std::string_view from, std::string_view to) {
+  std::string out;
+  size_t done = 0;
+  for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, done)) {
+    out.append(text, done, at - done).append(to);
+    done = at + from.size();
+  }
+  return out.append(text, done);
+}
+
+std::string word_piece(const WordPieceDecoder& step, const std::string& token, bool first) {
+  std::string out = token;
+  if (!first) {
+    if (token.compare(0, step.prefix.size(), step.prefix) == 0) {
+      out.erase(0, step.prefix.size());
+    } else {
+      out.insert(0, " ");
+    }
+  }
+  if (!step.cleanup) return out;
+  static constexpr std::pair<std::string_view, std::string_view> kCleanups[] = {
+      {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},
+      {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
+      {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+  };
+  for (const auto& [from, to] : kCleanups) out = replace_each(out, from, to);
+  return out;
+}
+
 void run(const ByteLevelDecoder&, std::vector<std::string>& tokens) {
   std::string bytes;
   for (const std::string& token : tokens) bytes += byte_level(token);
@@ -108,7 +123,7 @@ void run(const ByteFallbackDecoder&, std::vector<std::string>& tokens) {
     bytes.clear();
   };
   for (std::string& token : tokens) {
-    if (const std::optional<char> byte = fallback_byte(token)) {
+    if (const std::optional<char> byte = byte_of_token(token)) {
       bytes += *byte;
     } else {
       flush();
@@ -133,6 +148,10 @@ void run(const MetaspaceDecoder& step, std::vector<std::string>& tokens) {
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = metaspace(step, tokens[i], i == 0);
 }
 
+void run(const WordPieceDecoder& step, std::vector<std::string>& tokens) {
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = word_piece(step, tokens[i], i == 0);
+}
+
 }  // namespace
 
 std::string decode_tokens(const std::vector<Decoder>& steps, bool no_decoder,
@@ -154,7 +173,7 @@ std::string running_bytes(const std::vector<Decoder>& steps, bool no_decoder,
       if (!raw) bytes = byte_level(bytes);
       fused = raw = true;
     } else if (std::holds_alternative<ByteFallbackDecoder>(step)) {
-      const std::optional<char> byte = raw || fused ? std::nullopt : fallback_byte(bytes);
+      const std::optional<char> byte = raw || fused ? std::nullopt : byte_of_token(bytes);
       if (byte) {
         bytes = *byte;
         raw = true;  // perhaps a part of a character: no step for characters applies
@@ -169,6 +188,8 @@ std::string running_bytes(const std::vector<Decoder>& steps, bool no_decoder,
       bytes = replace(*replaces, bytes, kMaxRunningBytes);
     } else if (const auto* marks = std::get_if<MetaspaceDecoder>(&step)) {
       bytes = metaspace(*marks, bytes, fused);  // fused, all is the first token
+    } else if (const auto* words = std::get_if<WordPieceDecoder>(&step)) {
+      bytes = word_piece(*words, bytes, fused);
     }
   }
   return bytes;

@@ -26,10 +26,14 @@ struct MetaspaceDecoder {
   std::string replacement;  // one character
   bool drop_first;          // marks of the first token give nothing instead of spaces
 };
+struct WordPieceDecoder {
+  std::string prefix;  // of a token that continues a word; any other but the first gets a space
+  bool cleanup;        // no space before punctuation and English contractions
+};
 
 // One step; a file's Sequence is laid out flat.
 using Decoder = std::variant<ByteLevelDecoder, ByteFallbackDecoder, FuseDecoder, StripDecoder,
-                             ReplaceDecoder, MetaspaceDecoder>;
+                             ReplaceDecoder, MetaspaceDecoder, WordPieceDecoder>;
 
 // The text of a whole output. Without steps the library puts a space between tokens; `no_decoder`
 // tells that from a Sequence without members.

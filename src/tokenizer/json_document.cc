@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "tokenizer/json_node.h"
+#include "tokenizer/json_number.h"
 
 namespace llorch::tok {
 namespace {
@@ -24,13 +25,17 @@ class Builder {
   bool null() { return value(json()); }
   bool boolean(bool v) { return value(json(v)); }
   bool number_integer(number_integer_t v) {
+    if (list_ == List::kScored) return add_score(static_cast<double>(v));
     return list_ == List::kVocab ? add_id(v) : value(json(v));
   }
   bool number_unsigned(number_unsigned_t v) {
+    if (list_ == List::kScored) return add_score(static_cast<double>(v));
     if (list_ != List::kVocab) return value(json(v));
     return add_id(v > INT64_MAX ? INT64_MAX : static_cast<int64_t>(v));
   }
-  bool number_float(number_float_t v, const string_t&) { return value(json(v)); }
+  bool number_float(number_float_t v, const string_t& text) {
+    return list_ == List::kScored ? add_score(library_double(text)) : value(json(v));
+  }
   bool binary(binary_t&) { return false; }
 
   bool string(string_t& v) {
@@ -42,6 +47,12 @@ class Builder {
     if (list_ == List::kPair) {
       document_.merges.add(v);
       ++pair_strings_;
+      return true;
+    }
+    if (list_ == List::kScored) {
+      // Before its score, of which there are then as many as of the tokens before.
+      if (document_.vocab_tokens.size() != document_.vocab_scores.size()) list_fault();
+      document_.vocab_tokens.add(v);
       return true;
     }
     return value(json(std::move(v)));
@@ -89,7 +100,16 @@ class Builder {
       pair_strings_ = 0;
       return true;
     }
+    if (list_ == List::kScores) {
+      list_ = List::kScored;
+      return true;
+    }
     if (list_ != List::kNone) list_fault();
+    if (at_list("vocab")) {
+      list_ = List::kScores;
+      document_.has_scores = true;
+      return true;
+    }
     if (at_list("merges")) {
       list_ = List::kMerges;
       document_.has_merges = true;
@@ -107,7 +127,12 @@ class Builder {
       list_ = List::kMerges;
       return true;
     }
-    if (list_ == List::kMerges) {
+    if (list_ == List::kScored) {
+      if (document_.vocab_scores.size() != ++scored_) list_fault();
+      list_ = List::kScores;
+      return true;
+    }
+    if (list_ == List::kMerges || list_ == List::kScores) {
       list_ = List::kNone;
       return true;
     }
@@ -120,7 +145,8 @@ class Builder {
   }
 
  private:
-  enum class List { kNone, kVocab, kMerges, kPair };
+  // kPair and kScored: inside a member of the list before.
+  enum class List { kNone, kVocab, kMerges, kPair, kScores, kScored };
   static constexpr int kMaxDepth = 64;
 
   void deeper() {
@@ -134,7 +160,7 @@ class Builder {
     if (stack_.size() != 2 || !stack_.back()->is_object() || top_key_ != "model" || key_ != name) {
       return false;
     }
-    if (key_ == "vocab" ? document_.has_vocab : document_.has_merges) {
+    if (key_ == "vocab" ? document_.has_vocab || document_.has_scores : document_.has_merges) {
       throw_corrupt_at(file_, "", "the key " + key_ + " is listed twice");
     }
     return true;
@@ -146,12 +172,22 @@ class Builder {
                        "model.vocab." + shown(document_.vocab_tokens[document_.vocab_ids.size()]),
                        "must be an integer");
     }
+    if (list_ == List::kScores || list_ == List::kScored) {
+      throw_corrupt_at(file_, "model.vocab[" + std::to_string(scored_) + "]",
+                       "must be a token and its score");
+    }
     throw_corrupt_at(file_, "model.merges[" + std::to_string(document_.merge_is_pair.size()) + "]",
                      "must be \"left right\" or two strings");
   }
 
   bool add_id(int64_t id) {
     document_.vocab_ids.push_back(id);
+    return true;
+  }
+
+  bool add_score(double score) {
+    document_.vocab_scores.push_back(score);
+    if (document_.vocab_scores.size() != document_.vocab_tokens.size()) list_fault();
     return true;
   }
 
@@ -178,6 +214,7 @@ class Builder {
   std::string key_, top_key_;
   List list_ = List::kNone;
   int pair_strings_ = 0;
+  size_t scored_ = 0;  // whole members of model.vocab
   int depth_ = 0;
 };
 

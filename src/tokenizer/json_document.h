@@ -38,6 +38,10 @@ struct TokenizerDocument {
   StringList vocab_tokens;
   std::vector<int64_t> vocab_ids;  // one for each token
 
+  // model.vocab where it is an array of pairs of a token and its score, kept in vocab_tokens too.
+  bool has_scores = false;
+  std::vector<double> vocab_scores;  // one for each token, as the library reads it
+
   // model.merges where it is an array: "left right", or both apart as two entries of the list.
   bool has_merges = false;
   StringList merges;

@@ -10,10 +10,17 @@
 #include "tokenizer/decoder.h"
 #include "tokenizer/normalizer.h"
 #include "tokenizer/pre_tokenizer.h"
+#include "tokenizer/unigram.h"
+#include "tokenizer/word_level.h"
+#include "tokenizer/word_piece.h"
 
 namespace llorch::tok {
 
-using Model = std::variant<Bpe>;
+using Model = std::variant<Bpe, Unigram, WordPiece, WordLevel>;
+
+inline const Vocabulary& vocabulary_of(const Model& model) {
+  return std::visit([](const auto& m) -> const Vocabulary& { return m.vocabulary(); }, model);
+}
 
 // What stands in the ids of a whole text: the text's own ids, or ids that are put around them.
 struct TemplatePiece {

@@ -181,6 +181,16 @@ void run(const WhitespaceSplitWords&, Pieces& pieces) {
   split_at_chars(pieces, SplitBehavior::kRemoved, is_whitespace);
 }
 
+void run(const FixedLengthWords& step, Pieces& pieces) {
+  split(pieces, SplitBehavior::kIsolated, [&](std::string_view text, std::vector<Stretch>& found) {
+    found.clear();
+    for (size_t begin = 0, end = 0; begin < text.size(); begin = end) {
+      for (size_t i = 0; i < step.chars && end < text.size(); ++i) end += char_bytes(text, end);
+      found.push_back({begin, end, false});
+    }
+  });
+}
+
 void run(const MetaspaceWords& step, Pieces& pieces) {
   static const Pattern space = Pattern::literal(" ");
   using Prepend = MetaspaceWords::Prepend;

@@ -29,6 +29,9 @@ struct PunctuationWords {
 };
 struct WhitespaceWords {};       // \w+|[^\w\s]+
 struct WhitespaceSplitWords {};  // at White_Space
+struct FixedLengthWords {
+  size_t chars;  // of each word but the last, at least 1
+};
 struct MetaspaceWords {
   enum class Prepend { kFirst, kNever, kAlways };
   std::string replacement;  // one character
@@ -37,8 +40,9 @@ struct MetaspaceWords {
 };
 
 // One step; a file's Sequence is laid out flat.
-using PreTokenizer = std::variant<ByteLevelWords, SplitWords, DigitsWords, PunctuationWords,
-                                  WhitespaceWords, WhitespaceSplitWords, MetaspaceWords>;
+using PreTokenizer =
+    std::variant<ByteLevelWords, SplitWords, DigitsWords, PunctuationWords, WhitespaceWords,
+                 WhitespaceSplitWords, FixedLengthWords, MetaspaceWords>;
 
 // Cuts the pieces of `kText`. Throws what Pattern::find and Text::check throw.
 void run_pre_tokenizers(const std::vector<PreTokenizer>& steps, Pieces& pieces);

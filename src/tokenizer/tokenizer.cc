@@ -48,7 +48,7 @@ class RunningBytes {
 struct Tokenizer::Impl {
   explicit Impl(tok::Parts made);
 
-  const tok::Vocabulary& vocabulary() const { return std::get<tok::Bpe>(parts.model).vocabulary(); }
+  const tok::Vocabulary& vocabulary() const { return tok::vocabulary_of(parts.model); }
   // What the library's decoder gets for an id.
   std::optional<std::string_view> token_of(int32_t id) const;
   void normalize(Pieces& pieces) const;
@@ -99,9 +99,9 @@ void Tokenizer::Impl::normalize(Pieces& pieces) const {
   pieces.text.set(std::move(bytes), origin);
 }
 
-void Tokenizer::Impl::encode_pieces(const Pieces& pieces, std::vector<int32_t>& ids) const {
-  const tok::Bpe& model = std::get<tok::Bpe>(parts.model);
-  tok::Bpe::Workspace workspace(pieces.text.bytes.size());
+template <typename Model>
+void encode_pieces_with(const Model& model, const Pieces& pieces, std::vector<int32_t>& ids) {
+  typename Model::Workspace workspace(pieces.text.bytes.size());
   for (const Piece& piece : pieces.pieces) {
     if (piece.id == tok::kText) {
       model.encode(pieces.view(piece), workspace, ids);
@@ -109,6 +109,10 @@ void Tokenizer::Impl::encode_pieces(const Pieces& pieces, std::vector<int32_t>& 
       ids.push_back(piece.id);
     }
   }
+}
+
+void Tokenizer::Impl::encode_pieces(const Pieces& pieces, std::vector<int32_t>& ids) const {
+  std::visit([&](const auto& model) { encode_pieces_with(model, pieces, ids); }, parts.model);
 }
 
 Tokenizer::Tokenizer(std::unique_ptr<const Impl> impl) : impl_(std::move(impl)) {}

@@ -5,7 +5,9 @@
 #include <set>
 
 #include "base/error.h"
+#include "tokenizer/base64.h"
 #include "tokenizer/json_document.h"
+#include "tokenizer/json_model.h"
 #include "tokenizer/json_node.h"
 #include "tokenizer/oniguruma.h"
 #include "tokenizer/unicode.h"
@@ -84,12 +86,31 @@ MetaspaceWords::Prepend read_prepend(const JsonNode& node) {
   return prepend;
 }
 
+Charsmap read_charsmap(const JsonNode& node) {
+  const std::optional<std::string> block = bytes_of_base64(node.string());
+  if (!block) node.corrupt("is not base64");
+  try {
+    return Charsmap::parse(*block);
+  } catch (const DamagedCharsmap& e) {
+    node.corrupt(e.what());
+  }
+}
+
 Normalizer read_normalizer(const std::string& type, const JsonNode& node) {
   if (type == "NFC") return NormalForm::kNfc;
   if (type == "NFD") return NormalForm::kNfd;
   if (type == "NFKC") return NormalForm::kNfkc;
   if (type == "NFKD") return NormalForm::kNfkd;
   if (type == "Lowercase") return LowercaseText{};
+  if (type == "StripAccents") return StripAccentsText{};
+  if (type == "Nmt") return NmtText{};
+  if (type == "ByteLevel") return ByteLevelText{};
+  if (type == "BertNormalizer") {
+    const bool lowercase = node.at("lowercase").boolean();
+    return BertText{node.at("clean_text").boolean(), node.at("handle_chinese_chars").boolean(),
+                    node.boolean_or("strip_accents", lowercase), lowercase};
+  }
+  if (type == "Precompiled") return read_charsmap(node.at("precompiled_charsmap"));
   if (type == "Prepend") return PrependText{node.at("prepend").string()};
   if (type == "Strip") {
     return StripText{node.at("strip_left").boolean(), node.at("strip_right").boolean()};
@@ -100,7 +121,7 @@ Normalizer read_normalizer(const std::string& type, const JsonNode& node) {
   unknown(node, "normalizer", type);
 }
 
-PreTokenizer read_pre_tokenizer(const std::string& type, const JsonNode& node) {
+PreTokenizer read_words(const std::string& type, const JsonNode& node) {
   if (type == "ByteLevel") {
     return ByteLevelWords{node.at("add_prefix_space").boolean(),
                           node.boolean_or("use_regex", true)};
@@ -120,7 +141,23 @@ PreTokenizer read_pre_tokenizer(const std::string& type, const JsonNode& node) {
     return MetaspaceWords{read_char(node.at("replacement")), read_prepend(node),
                           node.boolean_or("split", true)};
   }
+  if (type == "CharDelimiterSplit") {
+    return SplitWords{Pattern::literal(read_char(node.at("delimiter"))), SplitBehavior::kRemoved,
+                      false};
+  }
+  if (type == "FixedLength") {
+    const auto length = node.find("length");
+    return FixedLengthWords{length ? static_cast<size_t>(length->integer(1, INT64_MAX)) : 5};
+  }
   unknown(node, "pre-tokenizer", type);
+}
+
+// Most pre-tokenizers are one step.
+std::vector<PreTokenizer> read_pre_tokenizer(const std::string& type, const JsonNode& node) {
+  if (type == "BertPreTokenizer") {
+    return {WhitespaceSplitWords{}, PunctuationWords{SplitBehavior::kIsolated}};
+  }
+  return {read_words(type, node)};
 }
 
 Decoder read_decoder(const std::string& type, const JsonNode& node) {
@@ -139,90 +176,10 @@ Decoder read_decoder(const std::string& type, const JsonNode& node) {
     return MetaspaceDecoder{read_char(node.at("replacement")),
                             read_prepend(node) != MetaspaceWords::Prepend::kNever};
   }
+  if (type == "WordPiece") {
+    return WordPieceDecoder{node.at("prefix").string(), node.at("cleanup").boolean()};
+  }
   unknown(node, "decoder", type);
-}
-
-Vocabulary read_vocabulary(const TokenizerDocument& document, const std::string& file) {
-  Vocabulary vocabulary;
-  vocabulary.reserve(document.vocab_ids.size());
-  for (size_t i = 0; i < document.vocab_ids.size(); ++i) {
-    const std::string_view token = document.vocab_tokens[i];
-    const int64_t id = document.vocab_ids[i];
-    const auto corrupt = [&](const std::string& reason) {
-      throw_corrupt_at(file, "model.vocab." + shown(token), reason);
-    };
-    if (id < 0 || id > kMaxTokenId) {
-      corrupt("the id must be from 0 to " + std::to_string(kMaxTokenId) + "; got " +
-              std::to_string(id));
-    }
-    if (!vocabulary.add(token, static_cast<int32_t>(id))) corrupt("is listed twice");
-  }
-  if (const std::optional<int32_t> id = vocabulary.index_ids()) {
-    throw_corrupt_at(file, "model.vocab", "two tokens have the id " + std::to_string(*id));
-  }
-  return vocabulary;
-}
-
-std::vector<BpeMerge> read_merges(const TokenizerDocument& document, const Vocabulary& vocabulary,
-                                  const std::string& file) {
-  std::vector<BpeMerge> merges;
-  merges.reserve(document.merge_is_pair.size());
-  std::string joined;
-  size_t next = 0;
-  for (size_t i = 0; i < document.merge_is_pair.size(); ++i) {
-    const auto corrupt = [&](const std::string& reason) {
-      throw_corrupt_at(file, "model.merges[" + std::to_string(i) + "]", reason);
-    };
-    std::string_view left = document.merges[next++], right;
-    if (document.merge_is_pair[i]) {
-      right = document.merges[next++];
-    } else {
-      if (left.substr(0, 8) == "#version") continue;  // the first line of an old merges file
-      const size_t space = left.find(' ');
-      if (space == std::string_view::npos || left.find(' ', space + 1) != std::string_view::npos) {
-        corrupt("must be two tokens with one space between; got \"" + shown(left) + "\"");
-      }
-      right = left.substr(space + 1);
-      left = left.substr(0, space);
-    }
-    const auto id_of = [&](std::string_view token) {
-      const std::optional<int32_t> id = vocabulary.id_of(token);
-      if (!id) corrupt("the token \"" + shown(token) + "\" is not in the vocabulary");
-      return *id;
-    };
-    joined.assign(left).append(right);
-    merges.push_back({id_of(left), id_of(right), id_of(joined)});
-  }
-  return merges;
-}
-
-Bpe read_bpe(const JsonNode& node, const TokenizerDocument& document) {
-  if (const auto dropout = node.find("dropout"); dropout && !dropout->is_zero()) {
-    dropout->unsupported("merges that are left out by chance are not supported");
-  }
-  for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-    const auto affix = node.find(key);
-    if (affix && !affix->string().empty()) affix->unsupported("affixes are not supported");
-  }
-  if (!document.has_vocab) node.corrupt("has no vocab that is an object");
-  if (!document.has_merges) node.corrupt("has no merges that are an array");
-  BpeOptions options;
-  if (const auto token = node.find("unk_token")) options.unk_token = token->string();
-  options.fuse_unk = node.boolean_or("fuse_unk", false);
-  options.byte_fallback = node.boolean_or("byte_fallback", false);
-  options.ignore_merges = node.boolean_or("ignore_merges", false);
-  Vocabulary vocabulary = read_vocabulary(document, node.file());
-  const std::vector<BpeMerge> merges = read_merges(document, vocabulary, node.file());
-  return Bpe(std::move(vocabulary), merges, std::move(options));
-}
-
-Model read_model(const JsonNode& node, const TokenizerDocument& document) {
-  // Files of the library's first versions name no type; then merges tell.
-  const auto type = node.find("type");
-  const std::string name = type ? type->string() : document.has_merges ? "BPE" : "";
-  if (name == "BPE") return read_bpe(node, document);
-  if (!type) node.corrupt("has no type");
-  type->unsupported("the model " + shown(name) + " is not supported");
 }
 
 // The library gives an added token the id that its content has in the vocabulary, else the next
@@ -355,7 +312,9 @@ Parts read_tokenizer_json(std::string_view text, const std::string& file) {
   if (const auto node = root.find("pre_tokenizer")) {
     for_each_step(*node, "pretokenizers", steps,
                   [&](const std::string& type, const JsonNode& step) {
-                    pre_tokenizers.push_back(read_pre_tokenizer(type, step));
+                    for (PreTokenizer& words : read_pre_tokenizer(type, step)) {
+                      pre_tokenizers.push_back(std::move(words));
+                    }
                   });
   }
   std::vector<Decoder> decoders;
@@ -366,7 +325,7 @@ Parts read_tokenizer_json(std::string_view text, const std::string& file) {
     });
   }
   Model model = read_model(root.at("model"), document);
-  const Vocabulary& vocabulary = std::get<Bpe>(model).vocabulary();
+  const Vocabulary& vocabulary = vocabulary_of(model);
   AddedTokens added = read_added_tokens(root, vocabulary, normalizers);
   std::vector<TemplatePiece> post = read_post_processor(root, {vocabulary, added});
   return Parts{std::move(model),

@@ -30,6 +30,7 @@ char32_t char_at(std::string_view text, size_t at);
 // Where the character before `at` begins; `at` must not be 0.
 size_t char_before(std::string_view text, size_t at);
 void append_utf8(std::string& out, char32_t c);
+size_t count_chars(std::string_view text);
 // The text's only character, or 0 where it has none or several.
 char32_t only_char(std::string_view text);
 
@@ -37,9 +38,23 @@ bool is_whitespace(char32_t c);  // White_Space
 bool is_numeric(char32_t c);     // Nd, Nl, No
 bool is_punctuation(
     char32_t c);  // ASCII punctuation and P*, as the Punctuation pre-tokenizer has it
+bool is_combining_mark(char32_t c);   // M*, as the StripAccents normalizer has it
+bool is_nonspacing_mark(char32_t c);  // Mn, as the BertNormalizer has it
+bool is_other(char32_t c);            // Cc, Cf, Co, as the BertNormalizer has it
 void append_lowercase(std::string& out, char32_t c);
 
 enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
 std::string normalize(std::string_view text, NormalForm form);
+
+// Cuts valid UTF-8 into extended grapheme clusters. `text` must outlive it.
+class GraphemeBreaker {
+ public:
+  explicit GraphemeBreaker(std::string_view text) : text_(text) {}
+  size_t next();  // where the next cluster ends; there must be one
+
+ private:
+  std::string_view text_;
+  size_t at_ = 0;
+};
 
 }  // namespace llorch::tok

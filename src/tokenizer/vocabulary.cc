@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <functional>
 
+#include "base/error.h"
+
 namespace llorch::tok {
 namespace {
 constexpr uint32_t kEmpty = UINT32_MAX;
@@ -31,14 +33,27 @@ void Vocabulary::reserve(size_t tokens) {
   if (slots > slots_.size()) rehash(slots);
 }
 
-bool Vocabulary::add(std::string_view token, int32_t id) {
+// The slot of a token that may be added.
+size_t Vocabulary::slot_for(std::string_view token) {
   if (slots_.size() < (entries_.size() + 1) * 2) rehash(std::max<size_t>(16, slots_.size() * 2));
-  const size_t slot = slot_of(token);
-  if (slots_[slot] != kEmpty) return false;
+  return slot_of(token);
+}
+
+void Vocabulary::append(std::string_view token, int32_t id, size_t slot) {
   slots_[slot] = static_cast<uint32_t>(entries_.size());
   entries_.push_back({strings_.size(), static_cast<uint32_t>(token.size()), id});
   strings_ += token;
+}
+
+bool Vocabulary::add(std::string_view token, int32_t id) {
+  const size_t slot = slot_for(token);
+  if (slots_[slot] != kEmpty) return false;
+  append(token, id, slot);
   return true;
+}
+
+void Vocabulary::add_again(std::string_view token, int32_t id) {
+  append(token, id, slot_for(token));
 }
 
 std::optional<int32_t> Vocabulary::index_ids() {
@@ -72,6 +87,19 @@ std::optional<std::string_view> Vocabulary::token_of(int32_t id) const {
                                       [this](uint32_t i, int32_t x) { return entries_[i].id < x; });
   if (found == by_id_.end() || entries_[*found].id != id) return std::nullopt;
   return string_of(entries_[*found]);
+}
+
+Trie make_trie(const Vocabulary& vocabulary) {
+  std::vector<Trie::Entry> entries;
+  entries.reserve(vocabulary.size());
+  vocabulary.for_each([&](std::string_view token, int32_t id) { entries.emplace_back(token, id); });
+  return Trie(std::move(entries));
+}
+
+void throw_no_unknown_token() {
+  throw Error(ErrorCode::kUnsupported,
+              "[tokenizer] the text has a part that the vocabulary lacks, as it lacks the unknown "
+              "token itself");
 }
 
 }  // namespace llorch::tok

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "tokenizer/trie.h"
+
 namespace llorch::tok {
 
 // The largest id a file may name: far above any vocabulary, small enough for 32-bit sums.
@@ -19,6 +21,8 @@ class Vocabulary {
   void reserve(size_t tokens);
   // Returns false, adding nothing, if the token is there already.
   bool add(std::string_view token, int32_t id);
+  // As add(), but a token that is there already has both ids: id_of() gives the last.
+  void add_again(std::string_view token, int32_t id);
   // After the last add(). Returns an id that two tokens have, if one does.
   std::optional<int32_t> index_ids();
 
@@ -43,6 +47,8 @@ class Vocabulary {
     return std::string_view(strings_).substr(entry.offset, entry.bytes);
   }
   size_t slot_of(std::string_view token) const;
+  size_t slot_for(std::string_view token);
+  void append(std::string_view token, int32_t id, size_t slot);
   void rehash(size_t slots);
 
   std::string strings_;
@@ -51,5 +57,11 @@ class Vocabulary {
   std::vector<uint32_t> by_id_;  // entries in the order of ids
   int32_t end_id_ = 0;
 };
+
+// All tokens and their ids.
+Trie make_trie(const Vocabulary& vocabulary);
+
+// For models: Error{kUnsupported}, the text needs an unknown token that the vocabulary lacks.
+[[noreturn]] void throw_no_unknown_token();
 
 }  // namespace llorch::tok
