@@ -128,7 +128,8 @@ class Builder {
       return true;
     }
     if (list_ == List::kScored) {
-      if (document_.vocab_scores.size() != ++scored_) list_fault();
+      if (document_.vocab_scores.size() != scored_ + 1) list_fault();
+      ++scored_;
       list_ = List::kScores;
       return true;
     }

@@ -36,7 +36,8 @@ std::string StreamDecoder::take_whole_characters(bool at_end) {
     if (step.kind == tok::Utf8Step::Kind::kValid) {
       text.append(bytes_, at, step.bytes);
     } else {
-      text += tok::kReplacement;
+      const size_t marks = tokenizer_->replaces_each_byte() ? step.bytes : 1;
+      for (size_t i = 0; i < marks; ++i) text += tok::kReplacement;
     }
     at += step.bytes;
   }

@@ -21,7 +21,9 @@ class StreamDecoder {
 
   // Text that may be sent now: everything but an unfinished UTF-8 character and an end that may be
   // the start of a stop sequence. Special tokens give no text. Bytes that can never become UTF-8
-  // give U+FFFD. After stopped() there is no more text.
+  // give U+FFFD. After stopped() there is no more text. All text together is decode()'s, but that a
+  // whole run of byte-fallback tokens is U+FFFD to decode() where a part of it is not UTF-8, which
+  // for what has been sent comes too late.
   std::string push(int32_t id);
   // What was held back, once the output has ended without a stop sequence.
   std::string finish();

@@ -176,6 +176,13 @@ bool Tokenizer::is_special(int32_t id) const {
   return token && impl_->parts.added.is_special_content(*token);
 }
 
+bool Tokenizer::replaces_each_byte() const {
+  const auto& decoders = impl_->parts.decoders;
+  return std::any_of(decoders.begin(), decoders.end(), [](const tok::Decoder& step) {
+    return std::holds_alternative<tok::ByteFallbackDecoder>(step);
+  });
+}
+
 std::string_view Tokenizer::token_bytes(int32_t id) const { return impl_->running.of(id); }
 
 }  // namespace llorch

@@ -43,6 +43,9 @@ class Tokenizer {
   // byte-level and byte-fallback tokens give raw bytes, a SentencePiece mark gives a space.
   // Empty for ids out of range. Concatenated over ids, this is the streamed text.
   std::string_view token_bytes(int32_t id) const;
+  // Of bytes that are not UTF-8 each one is a U+FFFD, as byte-fallback tokens are decoded; else
+  // each part that could have begun a character, as byte-level ones are.
+  bool replaces_each_byte() const;
 
  private:
   struct Impl;

@@ -46,6 +46,11 @@ void write_text(const std::string& text) {
 bool streams_like_whole(const Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
   constexpr size_t kMostSplits = 40;
   const std::string whole = tokenizer.decode(ids, true);
+  // A text may spell a byte-fallback token; see StreamDecoder::push() on what follows from that.
+  std::string all_bytes;
+  for (const int32_t id : ids)
+    all_bytes += tokenizer.is_special(id) ? "" : tokenizer.token_bytes(id);
+  if (tokenizer.replaces_each_byte() && !tok::is_valid_utf8(all_bytes)) return true;
   std::string prompt_bytes;
   bool begun = false;
   for (size_t k = 1; k <= ids.size() && k <= kMostSplits; ++k) {

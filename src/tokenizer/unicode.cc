@@ -7,6 +7,7 @@
 #include <memory>
 #include <new>
 #include <span>
+#include <vector>
 
 #include <utf8proc.h>
 
@@ -113,7 +114,50 @@ constexpr Range kLaterNonspacingMarks[] = {
     {0x1E008, 0x1E018}, {0x1E01B, 0x1E021}, {0x1E023, 0x1E024}, {0x1E026, 0x1E02A},
     {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E944, 0x1E94A}};
 
-std::string normalize_part(std::string_view text, NormalForm form) {
+int combining_class(char32_t c) {
+  return utf8proc_get_property(static_cast<utf8proc_int32_t>(c))->combining_class;
+}
+
+// Appends marks that all have a combining class, decomposed and in their canonical order.
+void append_ordered(std::string& out, std::string_view marks) {
+  std::vector<char32_t> all;
+  for (size_t at = 0; at < marks.size(); at += char_bytes(marks, at)) {
+    utf8proc_int32_t parts[8];
+    const utf8proc_ssize_t count =
+        utf8proc_decompose_char(static_cast<utf8proc_int32_t>(char_at(marks, at)), parts,
+                                std::size(parts), UTF8PROC_DECOMPOSE, nullptr);
+    all.insert(all.end(), parts, parts + count);
+  }
+  std::stable_sort(all.begin(), all.end(),
+                   [](char32_t a, char32_t b) { return combining_class(a) < combining_class(b); });
+  for (const char32_t c : all) append_utf8(out, c);
+}
+
+// utf8proc orders marks by insertion, which takes a long run of them n * n steps unless they are in
+// order already. The result has the same normal forms as `text`.
+std::string order_long_runs(std::string_view text) {
+  constexpr size_t kLong = 32;
+  std::string out;
+  size_t done = 0, run_begin = 0, run_chars = 0;
+  for (size_t at = 0; at <= text.size();) {
+    const bool is_mark = at < text.size() && combining_class(char_at(text, at)) != 0;
+    if (is_mark) {
+      if (run_chars++ == 0) run_begin = at;
+    } else {
+      if (run_chars > kLong) {
+        out += text.substr(done, run_begin - done);
+        append_ordered(out, text.substr(run_begin, at - run_begin));
+        done = at;
+      }
+      run_chars = 0;
+    }
+    at += at < text.size() ? char_bytes(text, at) : 1;
+  }
+  return out.append(text.substr(done));
+}
+
+std::string normalize_part(std::string_view unordered, NormalForm form) {
+  const std::string text = order_long_runs(unordered);
   int options = UTF8PROC_STABLE;
   options |=
       form == NormalForm::kNfc || form == NormalForm::kNfkc ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;

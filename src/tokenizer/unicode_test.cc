@@ -43,6 +43,16 @@ TEST(Unicode, NormalFormsAreTheLibrarys) {
   EXPECT_EQ(normalize(std::string_view("a\0b", 3), NormalForm::kNfc), std::string("a\0b", 3));
 }
 
+// What utf8proc alone would need hours for: it orders marks by insertion.
+TEST(Unicode, NormalizesALongRunOfMarks) {
+  constexpr size_t kMarks = 300'000;
+  std::string mixed = "a", ordered = "a";
+  for (size_t i = 0; i < kMarks; ++i) mixed += i % 2 == 0 ? "\u0301" : "\u0323";
+  for (size_t i = 0; i < kMarks; ++i) ordered += i < kMarks / 2 ? "\u0323" : "\u0301";
+  EXPECT_EQ(normalize(mixed, NormalForm::kNfd), ordered);
+  EXPECT_EQ(normalize(mixed, NormalForm::kNfc), "\u1EA1" + ordered.substr(3));
+}
+
 TEST(Unicode, ClassesAreTheLibrarys) {
   EXPECT_TRUE(is_whitespace(0x85));
   EXPECT_FALSE(is_whitespace(0x180E));
@@ -54,10 +64,43 @@ TEST(Unicode, ClassesAreTheLibrarys) {
   EXPECT_TRUE(is_punctuation(0x3002));
   EXPECT_FALSE(is_punctuation(0x20AC));
   EXPECT_FALSE(is_punctuation(0x2E43));  // came after the library's table
+  EXPECT_TRUE(is_combining_mark(0x301));
+  EXPECT_TRUE(is_combining_mark(0x903));
+  EXPECT_TRUE(is_combining_mark(0x1CF2));   // no longer a mark
+  EXPECT_FALSE(is_combining_mark(0x1ABF));  // later
+  EXPECT_TRUE(is_nonspacing_mark(0x1734));
+  EXPECT_FALSE(is_nonspacing_mark(0x903));
+  EXPECT_FALSE(is_nonspacing_mark(0x1885));
+  EXPECT_TRUE(is_other(0x200D));
+  EXPECT_TRUE(is_other(0xE000));
+  EXPECT_FALSE(is_other(0x378));  // unassigned
+  EXPECT_FALSE(is_other(0x890));
   std::string lower;
   for (const char32_t c : {U'A', U'\u0130', U'\u00DF', U'\u0416', U'\u1E9E'})
     append_lowercase(lower, c);
   EXPECT_EQ(lower, "ai\u0307\u00DF\u0436\u00DF");
+}
+
+TEST(Unicode, BreaksTextIntoClusters) {
+  const auto clusters = [](std::string_view text) {
+    GraphemeBreaker breaker(text);
+    std::vector<std::string> found;
+    for (size_t at = 0; at < text.size();) {
+      const size_t end = breaker.next();
+      found.emplace_back(text.substr(at, end - at));
+      at = end;
+    }
+    return found;
+  };
+  using Strings = std::vector<std::string>;
+  EXPECT_EQ(clusters(""), Strings{});
+  EXPECT_EQ(clusters("ab\r\n\n\r"), (Strings{"a", "b", "\r\n", "\n", "\r"}));
+  EXPECT_EQ(clusters("e\u0301\u0323x"), (Strings{"e\u0301\u0323", "x"}));
+  EXPECT_EQ(clusters("\u0600a"), Strings{"\u0600a"});
+  EXPECT_EQ(clusters("\U0001F1E9\U0001F1EA\U0001F1E9\U0001F1EA"),
+            (Strings{"\U0001F1E9\U0001F1EA", "\U0001F1E9\U0001F1EA"}));
+  EXPECT_EQ(clusters("\u1100\u1161\u11A8\u1100"), (Strings{"\u1100\u1161\u11A8", "\u1100"}));
+  EXPECT_EQ(clusters("\U0001F469\u200D\U0001F467!"), (Strings{"\U0001F469\u200D\U0001F467", "!"}));
 }
 
 }  // namespace
