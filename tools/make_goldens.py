@@ -233,6 +233,7 @@ GOLDENS = {
         ),
         without=[dict(layer_norm_eps=1e-5)],
     ),
+    # 9 of 12 dimensions turn, which is rounded up to pairs.
     "phi3": Golden(
         "phi3",
         dict(num_key_value_heads=2, rope_parameters=PLAIN_ROPE | dict(partial_rotary_factor=0.75)),
@@ -248,8 +249,9 @@ GOLDENS = {
     "phi3_longrope": Golden(
         "phi3",
         dict(
+            num_attention_heads=3,
             original_max_position_embeddings=40,
-            rope_parameters=longrope(4) | dict(partial_rotary_factor=0.75),
+            rope_parameters=longrope(6) | dict(partial_rotary_factor=0.75),
         ),
         without=[
             dict(original_max_position_embeddings=500),

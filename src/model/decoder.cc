@@ -1,6 +1,27 @@
 #include "model/decoder.h"
 
 namespace llorch {
+namespace {
+
+Tensor feed_forward(Ops& op, const Tensor& x, const ModelConfig& config, const LayerWeights& layer,
+                    int index) {
+  if (!config.moe.at(index)) {
+    return op.mlp(x, layer.gate_up, layer.down, config.act);
+  }
+  const auto optional = [](const Weight& weight) { return weight ? &weight : nullptr; };
+  return op.moe(x, {.router = &layer.moe.router,
+                    .gate_up = layer.moe.gate_up,
+                    .down = layer.moe.down,
+                    .top_k = config.moe.top_k,
+                    .renormalize = config.moe.renormalize,
+                    .act = config.act,
+                    .shared_gate_up = optional(layer.moe.shared_gate_up),
+                    .shared_down = optional(layer.moe.shared_down),
+                    .shared_gate = optional(layer.moe.shared_gate)});
+}
+
+}  // namespace
+
 Norm norm_of(const ModelConfig& config, const NormWeights& weights) {
   return {config.norm_kind, config.norm_eps, &weights.gain, weights.bias ? &weights.bias : nullptr};
 }
@@ -33,7 +54,7 @@ Tensor decoder_step(Ops& op, const ModelConfig& config, const Weights& weights) 
     x = self_attention(op, x, config, layer, static_cast<int>(i));
     if (layer.out_norm.gain) x = op.norm(x, norm_of(config, layer.out_norm));
     x = op.add_norm(x, &sum, norm_of(config, layer.mlp_norm));
-    x = op.mlp(x, layer.gate_up, layer.down, config.act);
+    x = feed_forward(op, x, config, layer, static_cast<int>(i));
     if (layer.down_norm.gain) x = op.norm(x, norm_of(config, layer.down_norm));
     x = op.add_norm(x, &sum, norm_of(config, next));
   }

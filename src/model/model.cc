@@ -24,7 +24,9 @@ Model Model::load(const Checkpoint& checkpoint, Backend& backend, const LoadOpti
     case Family::kMistral:
       return make(Mistral{});
     case Family::kMixtral:
+      return make(Mixtral{});
     case Family::kPhi:
+      return make(Phi{});
     case Family::kPhi3:
       return make(Phi3{});
     case Family::kQwen2:
@@ -32,7 +34,9 @@ Model Model::load(const Checkpoint& checkpoint, Backend& backend, const LoadOpti
     case Family::kQwen3:
       return make(Qwen3{});
     case Family::kQwen2Moe:
+      return make(Qwen2Moe{});
     case Family::kQwen3Moe:
+      return make(Qwen3Moe{});
     case Family::kGemma2:
       return make(Gemma2{});
     case Family::kGemma3:

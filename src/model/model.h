@@ -44,7 +44,8 @@ class Model {
   Forward forward() const;
 
  private:
-  using AnyFamily = std::variant<Llama, Mistral, Phi3, Qwen2, Qwen3, Gemma2, Gemma3, SmolLm3>;
+  using AnyFamily = std::variant<Llama, Mistral, Mixtral, Phi, Phi3, Qwen2, Qwen3, Qwen2Moe,
+                                 Qwen3Moe, Gemma2, Gemma3, SmolLm3>;
   Model(AnyFamily family, DType dtype) : family_(std::move(family)), dtype_(dtype) {}
 
   AnyFamily family_;

@@ -50,9 +50,13 @@ constexpr FamilyEntry entry(Family family, const char* model_type, const char* a
 constexpr FamilyEntry kFamilies[] = {
     entry<Llama>(Family::kLlama, "llama", "LlamaForCausalLM"),
     entry<Mistral>(Family::kMistral, "mistral", "MistralForCausalLM"),
+    entry<Mixtral>(Family::kMixtral, "mixtral", "MixtralForCausalLM"),
+    entry<Phi>(Family::kPhi, "phi", "PhiForCausalLM"),
     entry<Phi3>(Family::kPhi3, "phi3", "Phi3ForCausalLM"),
     entry<Qwen2>(Family::kQwen2, "qwen2", "Qwen2ForCausalLM"),
     entry<Qwen3>(Family::kQwen3, "qwen3", "Qwen3ForCausalLM"),
+    entry<Qwen2Moe>(Family::kQwen2Moe, "qwen2_moe", "Qwen2MoeForCausalLM"),
+    entry<Qwen3Moe>(Family::kQwen3Moe, "qwen3_moe", "Qwen3MoeForCausalLM"),
     entry<Gemma2>(Family::kGemma2, "gemma2", "Gemma2ForCausalLM"),
     entry<Gemma3>(Family::kGemma3, "gemma3_text", "Gemma3ForCausalLM"),
     entry<SmolLm3>(Family::kSmolLm3, "smollm3", "SmolLM3ForCausalLM"),
@@ -148,6 +152,8 @@ constexpr struct {
 } kActs[] = {
     {"silu", Act::kSilu},
     {"swish", Act::kSilu},
+    {"gelu", Act::kGelu},
+    {"gelu_python", Act::kGelu},
     {"gelu_pytorch_tanh", Act::kGeluTanh},
     {"gelu_python_tanh", Act::kGeluTanh},
     {"gelu_new", Act::kGeluTanh},

@@ -125,7 +125,8 @@ TEST(ModelConfig, RefusesOtherArchitecturesInTheAgreedWords) {
     return std::string("nothing thrown");
   };
   const std::string supported =
-      "; supported: llama, mistral, phi3, qwen2, qwen3, gemma2, gemma3_text, smollm3";
+      "; supported: llama, mistral, mixtral, phi, phi3, qwen2, qwen3, qwen2_moe, "
+      "qwen3_moe, gemma2, gemma3_text, smollm3";
   EXPECT_EQ(refused({{"model_type", "falcon"}}), "unsupported architecture 'falcon'" + supported);
   EXPECT_EQ(refused({{"model_type", "LlamaForCausalLM"}}),
             "unsupported architecture 'LlamaForCausalLM'" + supported);

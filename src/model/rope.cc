@@ -44,9 +44,9 @@ struct Source {
   }
 };
 
-// theta^(2i / dims), rounded to f32 where the reference rounds.
+// theta^(2i / dims) of each pair, rounded to f32 where the reference rounds.
 std::vector<float> wavelengths(double theta, int dims) {
-  std::vector<float> powers(static_cast<size_t>(dims / 2));
+  std::vector<float> powers(static_cast<size_t>((dims + 1) / 2));
   for (size_t i = 0; i < powers.size(); ++i) {
     const float exponent = static_cast<float>(2 * i) / static_cast<float>(dims);
     powers[i] = static_cast<float>(
@@ -57,8 +57,8 @@ std::vector<float> wavelengths(double theta, int dims) {
 
 Rope plain(double theta, int dims) {
   Rope rope;
-  rope.dims = dims;
   rope.inv_freq = wavelengths(theta, dims);
+  rope.dims = static_cast<int>(rope.inv_freq.size()) * 2;
   for (float& value : rope.inv_freq) {
     value = 1 / value;
   }
@@ -211,7 +211,8 @@ int rotated_dims(const Source& source, const RopeOptions& options) {
     said_by.unsupported(key, "is not supported for this architecture");
   }
   const int dims = static_cast<int>(options.head_dim * part);
-  if (dims < 2 || dims % 2 != 0) {
+  const bool rounds_up = options.longrope && source.type == "default";
+  if (dims < 2 || (dims % 2 != 0 && !rounds_up)) {
     said_by.unsupported(key, "must leave an even number of rotated dimensions, 2 or more; got " +
                                  std::to_string(dims));
   }
