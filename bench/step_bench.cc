@@ -117,7 +117,7 @@ double time_step(Backend& backend, const Net& net, int sequences, int rows, int 
 }
 
 void prepare(Backend& backend, const Net& net, int layers, int rows, int context) {
-  const KvSpec kv{.layers = layers,
+  const KvSpec kv{.groups = {{.layers = layers}},
                   .kv_heads = kKvHeads,
                   .head_dim = kHeadDim,
                   .block_tokens = kBlockTokens,
@@ -125,9 +125,10 @@ void prepare(Backend& backend, const Net& net, int layers, int rows, int context
   std::vector<int32_t> zeros(static_cast<size_t>(rows)), slots(zeros.size(), -1), wanted(32);
   std::iota(wanted.begin(), wanted.end(), 0);
   const std::vector<int32_t> start = {0, rows}, lengths = {1}, blocks = {0};
-  backend.create_kv(kv, 1);
+  const int32_t one[] = {1}, all[] = {16 * ((context + rows) / kBlockTokens + 2)};
+  backend.create_kv(kv, one);
   backend.prepare(net.forward(), {zeros, zeros, slots, start, lengths, blocks, wanted, 1});
-  backend.create_kv(kv, 16 * ((context + rows) / kBlockTokens + 2));
+  backend.create_kv(kv, all);
 }
 
 int run(int argc, char** argv) {

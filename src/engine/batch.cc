@@ -8,16 +8,17 @@ BatchBuilder::BatchBuilder(const BatchLimits& limits) : limits_(limits) {
   const auto rows = static_cast<size_t>(limits.step_tokens);
   const auto sequences = static_cast<size_t>(limits.max_batch);
   const int32_t width = (limits.context + limits.block_tokens - 1) / limits.block_tokens;
-  for (auto* per_row : {&tokens_, &positions_, &slots_}) per_row->reserve(rows);
+  for (auto* per_row : {&tokens_, &positions_, &rope_len_}) per_row->reserve(rows);
+  slots_.reserve(limits.kv_groups * rows);
   for (auto* per_sequence : {&kv_len_, &logit_rows_}) per_sequence->reserve(sequences);
   query_start_.reserve(sequences + 1);
-  blocks_.reserve(sequences * static_cast<size_t>(width));
+  blocks_.reserve(limits.kv_groups * sequences * static_cast<size_t>(width));
   sampling_.reserve(sequences);
 }
 
 void BatchBuilder::clear() {
-  for (auto* array :
-       {&tokens_, &positions_, &slots_, &query_start_, &kv_len_, &blocks_, &logit_rows_}) {
+  for (auto* array : {&tokens_, &positions_, &rope_len_, &slots_, &query_start_, &kv_len_, &blocks_,
+                      &logit_rows_}) {
     array->clear();
   }
   sampling_.clear();
@@ -27,32 +28,46 @@ void BatchBuilder::clear() {
 
 const Batch& BatchBuilder::finish() {
   const int32_t width = batch_.blocks_per_sequence;
-  batch_ = {tokens_, positions_, slots_, query_start_, kv_len_, blocks_, logit_rows_, width};
+  batch_ = {tokens_, positions_,  slots_, query_start_, kv_len_,
+            blocks_, logit_rows_, width,  rope_len_};
   return batch_;
 }
 
 const Batch& BatchBuilder::build(std::span<const Slice> slices) {
   clear();
   size_t width = 0;
-  for (const Slice& slice : slices) width = std::max(width, slice.sequence->blocks.size());
-  batch_.blocks_per_sequence = static_cast<int32_t>(width);
   for (const Slice& slice : slices) {
     add_rows(slice);
-    const std::vector<int32_t>& blocks = slice.sequence->blocks;
-    blocks_.insert(blocks_.end(), blocks.begin(), blocks.end());
-    blocks_.resize(kv_len_.size() * width, -1);
+    for (const BlockTable& table : slice.sequence->kv) width = std::max(width, table.blocks.size());
+  }
+  batch_.blocks_per_sequence = static_cast<int32_t>(width);
+  for (size_t group = 0; group < limits_.kv_groups; ++group) {
+    for (const Slice& slice : slices) add_places(slice, group, width);
   }
   return finish();
+}
+
+void BatchBuilder::add_places(const Slice& slice, size_t group, size_t width) {
+  const Sequence& sequence = *slice.sequence;
+  const std::vector<int32_t>& blocks = sequence.kv[group].blocks;
+  const int32_t end = sequence.computed + slice.tokens;
+  for (int32_t position = sequence.computed; position < end; ++position) {
+    const int32_t block = blocks[static_cast<size_t>(position / limits_.block_tokens)];
+    slots_.push_back(block * limits_.block_tokens + position % limits_.block_tokens);
+  }
+  blocks_.insert(blocks_.end(), blocks.begin(), blocks.end());
+  blocks_.resize(blocks_.size() + width - blocks.size(), -1);
 }
 
 void BatchBuilder::add_rows(const Slice& slice) {
   const Sequence& sequence = *slice.sequence;
   const int32_t end = sequence.computed + slice.tokens;
   for (int32_t position = sequence.computed; position < end; ++position) {
-    const int32_t block = sequence.blocks[static_cast<size_t>(position / limits_.block_tokens)];
     tokens_.push_back(sequence.tokens[static_cast<size_t>(position)]);
     positions_.push_back(position);
-    slots_.push_back(block * limits_.block_tokens + position % limits_.block_tokens);
+    rope_len_.push_back(limits_.recompute_above > 0
+                            ? sequence.known()
+                            : std::max(sequence.prompt_tokens, position + 1));
   }
   query_start_.push_back(static_cast<int32_t>(tokens_.size()));
   kv_len_.push_back(end);
@@ -73,12 +88,13 @@ const Batch& BatchBuilder::largest() {
     for (int32_t row = 0; row < rows; ++row) {
       tokens_.push_back(0);
       positions_.push_back(std::max(0, limits_.context - rows + row));
-      slots_.push_back(-1);
+      rope_len_.push_back(limits_.context);
     }
     query_start_.push_back(static_cast<int32_t>(tokens_.size()));
     kv_len_.push_back(limits_.context);
     logit_rows_.push_back(static_cast<int32_t>(tokens_.size()) - 1);
   }
+  slots_.assign(limits_.kv_groups * tokens_.size(), -1);
   return finish();
 }
 

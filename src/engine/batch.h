@@ -15,6 +15,10 @@ struct BatchLimits {
   int32_t max_batch = 0;     // sequences of a step
   int32_t context = 0;       // tokens of a sequence
   int32_t block_tokens = 0;  // P
+  size_t kv_groups = 1;      // G
+  // As SchedulerOptions: if above 0, rope_len is the number of tokens that are known of a sequence,
+  // else its prompt's length, or a decoded row's position + 1.
+  int32_t recompute_above = 0;
 };
 
 // Owns the arrays; what it returns is valid until its next call.
@@ -32,10 +36,12 @@ class BatchBuilder {
  private:
   void clear();
   void add_rows(const Slice& slice);
+  void add_places(const Slice& slice, size_t group, size_t width);
   const Batch& finish();
 
   const BatchLimits limits_;
-  std::vector<int32_t> tokens_, positions_, slots_, query_start_, kv_len_, blocks_, logit_rows_;
+  std::vector<int32_t> tokens_, positions_, rope_len_, slots_, query_start_, kv_len_, blocks_,
+      logit_rows_;
   std::vector<Sampling> sampling_;
   Batch batch_;
 };

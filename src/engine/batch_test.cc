@@ -19,7 +19,7 @@ std::unique_ptr<Sequence> sequence(Ints prompt, Ints output, int32_t computed, I
   auto result = std::make_unique<Sequence>(std::move(request));
   result->tokens.insert(result->tokens.end(), output.begin(), output.end());
   result->computed = computed;
-  result->blocks = std::move(blocks);
+  result->kv = {{std::move(blocks), 0}};
   return result;
 }
 
@@ -42,12 +42,33 @@ TEST(BatchBuilder, LaysDecodeRowsAndChunksBesideEachOther) {
   EXPECT_EQ(batch.blocks_per_sequence, 3);
   EXPECT_EQ(ints(batch.blocks), (Ints{7, 2, -1, 5, 0, 9, 4, -1, -1}));
   EXPECT_EQ(ints(batch.logit_rows), (Ints{0, 4}));
+  EXPECT_EQ(ints(batch.rope_len), (Ints{6, 7, 7, 2, 2}));
   ASSERT_EQ(builder.sampling().size(), 2u);
   EXPECT_EQ(builder.sampling()[0].seed, 99u);
   EXPECT_EQ(builder.sampling()[0].index, 1u);
   EXPECT_EQ(ints(builder.sampling()[0].history), (Ints{10, 11, 12, 13, 14, 15}));
   EXPECT_EQ(builder.sampling()[1].top_k, 3);
   EXPECT_EQ(builder.sampling()[1].index, 0u);
+}
+
+TEST(BatchBuilder, LaysGroupAfterGroup) {
+  const auto a = sequence({10, 11, 12, 13, 14, 15}, {16}, 5, {7, 2});
+  const auto b = sequence({20, 21, 22}, {}, 0, {5});
+  a->kv.push_back({{-1, 1}, 1});
+  b->kv.push_back({{3}, 0});
+  const Slice slices[] = {{a.get(), 2}, {b.get(), 3}};
+  BatchLimits limits = kLimits;
+  limits.kv_groups = 2;
+  limits.recompute_above = 9;
+  BatchBuilder builder(limits);
+  const Batch& batch = builder.build(slices);
+  EXPECT_EQ(ints(batch.slots), (Ints{9, 10, 20, 21, 22, 5, 6, 12, 13, 14}));
+  EXPECT_EQ(batch.blocks_per_sequence, 2);
+  EXPECT_EQ(ints(batch.blocks), (Ints{7, 2, 5, -1, -1, 1, 3, -1}));
+  EXPECT_EQ(ints(batch.table(1, 0)), (Ints{-1, 1}));
+  EXPECT_EQ(ints(batch.slots_of(1)), (Ints{5, 6, 12, 13, 14}));
+  EXPECT_EQ(ints(batch.rope_len), (Ints{7, 7, 3, 3, 3}));
+  EXPECT_EQ(ints(builder.largest().slots), Ints(24, -1));
 }
 
 TEST(BatchBuilder, ContinuesIndexAndHistoryAfterPreemption) {
@@ -78,6 +99,7 @@ TEST(BatchBuilder, MeasuresAFullStepAtTheEndOfTheContext) {
   EXPECT_EQ(ints(batch.slots), Ints(12, -1));
   EXPECT_EQ(ints(batch.query_start), (Ints{0, 10, 11, 12}));
   EXPECT_EQ(ints(batch.kv_len), (Ints{64, 64, 64}));
+  EXPECT_EQ(ints(batch.rope_len), Ints(12, 64));
   EXPECT_EQ(ints(batch.logit_rows), (Ints{9, 10, 11}));
   EXPECT_EQ(batch.positions[0], 54);
   EXPECT_EQ(batch.positions[9], 63);

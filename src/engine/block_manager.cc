@@ -1,6 +1,8 @@
 #include "engine/block_manager.h"
 
+#include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "base/error.h"
 
@@ -17,33 +19,43 @@ int32_t BlockManager::blocks_for(int32_t tokens) const {
   return tokens / block_tokens_ + (tokens % block_tokens_ != 0);
 }
 
-bool BlockManager::grow(std::vector<int32_t>& blocks, int32_t tokens) {
-  const int32_t more = blocks_for(tokens) - static_cast<int32_t>(blocks.size());
-  if (more > free()) return false;
+void BlockManager::grow(BlockTable& table, int32_t count) {
+  const int32_t more = count - static_cast<int32_t>(table.blocks.size());
+  CHECK(more <= free());
   for (int32_t i = 0; i < more; ++i) {
     const int32_t block = free_.back();
     free_.pop_back();
     holders_[static_cast<size_t>(block)] = 1;
-    blocks.push_back(block);
+    table.blocks.push_back(block);
   }
-  return true;
 }
 
-void BlockManager::share(std::span<const int32_t> shared, std::vector<int32_t>& blocks) {
+void BlockManager::share(std::span<const int32_t> shared, BlockTable& table) {
   for (const int32_t block : shared) {
     CHECK(holders_.at(static_cast<size_t>(block)) > 0);
     ++holders_[static_cast<size_t>(block)];
-    blocks.push_back(block);
+    table.blocks.push_back(block);
   }
 }
 
-void BlockManager::release(std::vector<int32_t>& blocks) {
-  // From the back, so that a later owner gets them in the same order.
-  for (; !blocks.empty(); blocks.pop_back()) {
-    int32_t& holders = holders_.at(static_cast<size_t>(blocks.back()));
-    CHECK(holders > 0);
-    if (--holders == 0) free_.push_back(blocks.back());
+void BlockManager::release_front(BlockTable& table, int32_t count) {
+  const int32_t end = std::min(count, static_cast<int32_t>(table.blocks.size()));
+  for (; table.gone < end; ++table.gone) {
+    drop(std::exchange(table.blocks[static_cast<size_t>(table.gone)], -1));
   }
+}
+
+void BlockManager::release(BlockTable& table) {
+  // From the back, so that a later owner gets them in the same order.
+  for (; table.held() > 0; table.blocks.pop_back()) drop(table.blocks.back());
+  table.blocks.clear();
+  table.gone = 0;
+}
+
+void BlockManager::drop(int32_t block) {
+  int32_t& holders = holders_.at(static_cast<size_t>(block));
+  CHECK(holders > 0);
+  if (--holders == 0) free_.push_back(block);
 }
 
 }  // namespace llorch

@@ -9,8 +9,6 @@
 namespace llorch {
 namespace {
 
-using Blocks = std::vector<int32_t>;
-
 TEST(BlockManager, RoundsTokensUpToBlocks) {
   const BlockManager manager(8, 16);
   const struct {
@@ -21,37 +19,50 @@ TEST(BlockManager, RoundsTokensUpToBlocks) {
 
 TEST(BlockManager, GrowsOnlyByWhatIsMissing) {
   BlockManager manager(4, 16);
-  Blocks blocks;
-  ASSERT_TRUE(manager.grow(blocks, 16));
-  EXPECT_EQ(blocks.size(), 1u);
-  ASSERT_TRUE(manager.grow(blocks, 17));
-  EXPECT_EQ(blocks.size(), 2u);
-  ASSERT_TRUE(manager.grow(blocks, 5));
-  EXPECT_EQ(blocks.size(), 2u);
+  BlockTable table;
+  manager.grow(table, 1);
+  EXPECT_EQ(table.held(), 1);
+  manager.grow(table, 2);
+  EXPECT_EQ(table.held(), 2);
+  manager.grow(table, 1);
+  EXPECT_EQ(table.held(), 2);
   EXPECT_EQ(manager.used(), 2);
 }
 
-TEST(BlockManager, GrowsByAllOrNothing) {
-  BlockManager manager(3, 16);
-  Blocks one, two;
-  ASSERT_TRUE(manager.grow(one, 32));
-  EXPECT_FALSE(manager.grow(two, 17));
-  EXPECT_TRUE(two.empty());
+TEST(BlockManager, GivesUpTheFrontAndKeepsPlaces) {
+  BlockManager manager(4, 16);
+  BlockTable table;
+  manager.grow(table, 3);
+  const int32_t last = table.blocks[2];
+  manager.release_front(table, 2);
+  manager.release_front(table, 1);
+  EXPECT_EQ(table.blocks, (std::vector<int32_t>{-1, -1, last}));
+  EXPECT_EQ(table.held(), 1);
+  EXPECT_EQ(manager.free(), 3);
+  manager.grow(table, 5);
+  EXPECT_EQ(table.blocks.size(), 5u);
   EXPECT_EQ(manager.free(), 1);
-  EXPECT_TRUE(manager.grow(two, 16));
-  EXPECT_EQ(manager.free(), 0);
+  manager.release_front(table, 99);
+  EXPECT_EQ(manager.free(), 4);
+  EXPECT_EQ(table.held(), 0);
+  manager.release(table);
+  EXPECT_TRUE(table.blocks.empty());
+  manager.grow(table, 4);
+  EXPECT_EQ(table.held(), 4);
 }
 
 TEST(BlockManager, KeepsASharedBlockUntilItsLastHolderLeaves) {
   BlockManager manager(4, 16);
-  Blocks owner, sharer;
-  ASSERT_TRUE(manager.grow(owner, 48));
-  manager.share(std::span(owner).first(2), sharer);
-  ASSERT_TRUE(manager.grow(sharer, 33));
+  BlockTable owner, sharer;
+  manager.grow(owner, 3);
+  manager.share(std::span(owner.blocks).first(2), sharer);
+  manager.grow(sharer, 3);
+  EXPECT_EQ(manager.used(), 4);
+  manager.release_front(sharer, 1);
   EXPECT_EQ(manager.used(), 4);
   manager.release(owner);
-  EXPECT_TRUE(owner.empty());
-  EXPECT_EQ(manager.used(), 3);
+  EXPECT_TRUE(owner.blocks.empty());
+  EXPECT_EQ(manager.used(), 2);
   manager.release(sharer);
   EXPECT_EQ(manager.used(), 0);
 }
@@ -59,22 +70,25 @@ TEST(BlockManager, KeepsASharedBlockUntilItsLastHolderLeaves) {
 TEST(BlockManager, NeverGivesABlockTwice) {
   std::mt19937 random(7);
   BlockManager manager(40, 4);
-  std::vector<Blocks> lists(12);
+  std::vector<BlockTable> tables(12);
   for (int i = 0; i < 20000; ++i) {
-    Blocks& list = lists[random() % lists.size()];
+    BlockTable& table = tables[random() % tables.size()];
+    const auto some = static_cast<int32_t>(random() % 5);
     if (random() % 4 == 0) {
-      manager.release(list);
-    } else {
-      manager.grow(list, static_cast<int32_t>(list.size() * 4 + random() % 20));
+      manager.release(table);
+    } else if (random() % 4 == 0) {
+      manager.release_front(table, some);
+    } else if (some <= manager.free()) {
+      manager.grow(table, static_cast<int32_t>(table.blocks.size()) + some);
     }
     std::set<int32_t> held;
-    size_t count = 0;
-    for (const Blocks& l : lists) {
-      held.insert(l.begin(), l.end());
-      count += l.size();
+    int32_t count = 0;
+    for (const BlockTable& t : tables) {
+      held.insert(t.blocks.begin() + t.gone, t.blocks.end());
+      count += t.held();
     }
-    ASSERT_EQ(held.size(), count);
-    ASSERT_EQ(static_cast<size_t>(manager.used()), count);
+    ASSERT_EQ(held.size(), static_cast<size_t>(count));
+    ASSERT_EQ(manager.used(), count);
     ASSERT_TRUE(held.empty() || (*held.begin() >= 0 && *held.rbegin() < 40));
   }
 }

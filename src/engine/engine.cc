@@ -8,8 +8,9 @@
 
 #include "base/error.h"
 #include "engine/batch.h"
-#include "engine/block_manager.h"
 #include "engine/intake.h"
+#include "engine/kv_blocks.h"
+#include "engine/kv_sizing.h"
 #include "engine/output.h"
 #include "engine/scheduler.h"
 #include "engine/sequence.h"
@@ -39,36 +40,26 @@ EngineOptions checked(EngineOptions options, const ModelConfig& model) {
   return options;
 }
 
-BatchLimits batch_limits(const EngineOptions& options) {
+BatchLimits batch_limits(const EngineOptions& options, const Model& model, size_t kv_groups) {
   return {.step_tokens = options.step_tokens,
           .max_batch = options.max_batch,
           .context = options.context,
-          .block_tokens = options.block_tokens};
+          .block_tokens = options.block_tokens,
+          .kv_groups = kv_groups,
+          .recompute_above = model.recompute_above()};
 }
 
-// Blocks of the pool: what was asked for, but no more than a full batch of full contexts can use.
-int32_t pool_blocks(const EngineOptions& options, uint64_t block_bytes, uint64_t free_bytes) {
-  const auto tokens = static_cast<uint64_t>(options.block_tokens);
-  const uint64_t per_context = (static_cast<uint64_t>(options.context) + tokens - 1) / tokens;
-  const uint64_t most = std::min(per_context * static_cast<uint64_t>(options.max_batch),
-                                 INT32_MAX / tokens);  // a slot is an int32_t
-  const uint64_t budget = options.kv_bytes.value_or(
-      free_bytes / 100 * static_cast<uint64_t>(std::max(options.kv_percent, 0)));
-  const uint64_t blocks = std::min(most, budget / block_bytes);
-  const std::string what = "[engine] kv cache of " + std::to_string(options.context) + " tokens";
-  if (blocks < per_context) throw OutOfMemory(what, per_context * block_bytes, budget);
-  if (blocks * block_bytes > free_bytes) throw OutOfMemory(what, blocks * block_bytes, free_bytes);
-  return static_cast<int32_t>(blocks);
-}
-
-// Takes kv blocks and scratch. Scratch is measured before the pool, which gets what is left.
-int32_t take_memory(Backend& backend, const Model& model, const EngineOptions& options,
-                    BatchBuilder& builder) {
-  const KvSpec spec = model.kv_spec(options.block_tokens, options.kv_type);
-  backend.create_kv(spec, 1);
+// Takes kv blocks and scratch. Scratch is measured before the blocks, which get what is left.
+std::vector<int32_t> take_memory(Backend& backend, const Model& model, const EngineOptions& options,
+                                 const KvSpec& spec, const KvShape& shape, BatchBuilder& builder) {
+  backend.create_kv(spec, std::vector<int32_t>(spec.groups.size(), 1));
   backend.prepare(model.forward(), builder.largest());
   const uint64_t free_bytes = options.free_bytes.value_or(backend.device().free_bytes);
-  const int32_t blocks = pool_blocks(options, Backend::block_bytes(spec), free_bytes);
+  const uint64_t budget = options.kv_bytes.value_or(
+      free_bytes / 100 * static_cast<uint64_t>(std::max(options.kv_percent, 0)));
+  std::vector<int32_t> blocks = kv_pool_sizes(
+      {.spec = spec, .shape = shape, .context = options.context, .max_batch = options.max_batch},
+      budget, free_bytes);
   backend.create_kv(spec, blocks);
   return blocks;
 }
@@ -109,11 +100,12 @@ struct Engine::Impl {
         options(checked(o, model.config())),
         vocab(model.config().vocab),
         forward(model.forward()),
-        builder(batch_limits(options)),
-        blocks(take_memory(backend, model, options, builder), options.block_tokens),
-        kv_bytes(Backend::block_bytes(model.kv_spec(options.block_tokens, options.kv_type)) *
-                 static_cast<uint64_t>(blocks.total())),
-        scheduler({options.max_batch, options.step_tokens}, blocks),
+        kv_spec(model.kv_spec(options.block_tokens, options.kv_type)),
+        kv_shape{kv_spec.groups, options.block_tokens, options.step_tokens},
+        builder(batch_limits(options, model, kv_spec.groups.size())),
+        block_counts(take_memory(backend, model, options, kv_spec, kv_shape, builder)),
+        blocks(kv_shape, block_counts),
+        scheduler({options.max_batch, options.step_tokens, model.recompute_above()}, blocks),
         watch(options.now, options.stall_timeout),
         intake(static_cast<size_t>(options.max_batch) + static_cast<size_t>(options.max_queue),
                watch) {}
@@ -133,11 +125,13 @@ struct Engine::Impl {
   const EngineOptions options;
   const int32_t vocab;
   const Forward forward;
+  const KvSpec kv_spec;
+  const KvShape kv_shape;
 
   // The engine thread's own.
   BatchBuilder builder;
-  BlockManager blocks;
-  const uint64_t kv_bytes;
+  const std::vector<int32_t> block_counts;  // [G]
+  KvBlocks blocks;
   Scheduler scheduler;
   std::vector<std::unique_ptr<Sequence>> open;  // in order of arrival
   std::vector<Sequence*> wanting;               // who gets a token of this step
@@ -147,6 +141,7 @@ struct Engine::Impl {
   Intake intake;
   std::atomic<int> running{0}, waiting{0};
   std::atomic<int32_t> blocks_used{0};
+  std::atomic<float> kv_usage{0};
   std::atomic<uint64_t> steps{0}, preemptions{0}, tokens_in{0}, tokens_out{0};
   std::atomic<bool> failed{false};
 };
@@ -254,6 +249,7 @@ void Engine::Impl::publish() {
   running = scheduler.running();
   waiting = scheduler.waiting();
   blocks_used = blocks.used();
+  kv_usage = blocks.usage();
   preemptions = scheduler.preemptions();
 }
 
@@ -342,6 +338,7 @@ EngineSnapshot Engine::snapshot() const {
   result.waiting = impl_->waiting + impl_->intake.queued();
   result.blocks_used = impl_->blocks_used;
   result.blocks_total = impl_->blocks.total();
+  result.kv_usage = impl_->kv_usage;
   result.steps = impl_->steps;
   result.preemptions = impl_->preemptions;
   result.tokens_in = impl_->tokens_in;
@@ -351,7 +348,7 @@ EngineSnapshot Engine::snapshot() const {
   return result;
 }
 
-uint64_t Engine::kv_bytes() const { return impl_->kv_bytes; }
+uint64_t Engine::kv_bytes() const { return kv_pool_bytes(impl_->kv_spec, impl_->block_counts); }
 int Engine::context() const { return impl_->options.context; }
 void Engine::start_drain() { impl_->intake.close(); }
 bool Engine::wait_drained(std::chrono::steady_clock::time_point deadline) {

@@ -38,7 +38,8 @@ struct EngineOptions {
 // Figures of this moment. Read without any lock, so that health never waits for a step.
 struct EngineSnapshot {
   int running = 0, waiting = 0;
-  int32_t blocks_used = 0, blocks_total = 0;
+  int32_t blocks_used = 0, blocks_total = 0;  // of all kv groups
+  float kv_usage = 0;                         // of the fullest kv group, 0 to 1
   uint64_t steps = 0;
   uint64_t preemptions = 0;
   uint64_t tokens_in = 0, tokens_out = 0;

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "engine/block_manager.h"
+#include "engine/kv_blocks.h"
 #include "engine/sequence.h"
 
 namespace llorch {
@@ -23,11 +23,14 @@ struct Slice {
 struct SchedulerOptions {
   int32_t max_batch = 0;    // sequences per step
   int32_t step_tokens = 0;  // tokens per step; at least max_batch
+  // A sequence that grows beyond so many tokens is computed anew: its rope turns all of them
+  // otherwise then. 0: none is.
+  int32_t recompute_above = 0;
 };
 
 class Scheduler {
  public:
-  Scheduler(const SchedulerOptions& options, BlockManager& blocks);
+  Scheduler(const SchedulerOptions& options, KvBlocks& blocks);
 
   // To the tail of the waiting line. Its limit() fits all blocks together; the caller owns it until
   // remove().
@@ -49,12 +52,13 @@ class Scheduler {
   uint64_t preemptions() const { return preemptions_; }  // so far
 
  private:
-  bool grow_or_preempt(Sequence& sequence);
-  void preempt_youngest();
+  void restart_outgrown();
+  bool hold_or_preempt(Sequence& sequence);
+  void back_to_line(size_t index);
   bool admit();
 
   const SchedulerOptions options_;
-  BlockManager& blocks_;
+  KvBlocks& blocks_;
   std::deque<Sequence*> waiting_;
   std::vector<Sequence*> running_;  // oldest first
   std::vector<Slice> slices_;

@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "engine/block_manager.h"
 #include "engine/output.h"
 #include "engine/request.h"
 
@@ -17,9 +18,10 @@ struct Sequence {
   Request request;              // its prompt has moved to `tokens`
   std::vector<int32_t> tokens;  // prompt, then output; never moves in memory
   int32_t prompt_tokens = 0;
-  int32_t computed = 0;         // tokens from the front whose k, v lie in `blocks`
-  std::vector<int32_t> blocks;  // physical, in order
-  bool started = false;         // has been part of a step
+  int32_t computed = 0;        // tokens from the front whose k, v have been written
+  bool outgrown = false;       // they are for a length above SchedulerOptions::recompute_above
+  std::vector<BlockTable> kv;  // [G], or empty
+  bool started = false;        // has been part of a step
   std::optional<std::chrono::steady_clock::time_point> deadline;
   std::optional<Output> output;  // none in tests of what does not emit
 
@@ -31,8 +33,9 @@ struct Sequence {
   Sequence(const Sequence&) = delete;
   Sequence& operator=(const Sequence&) = delete;
 
+  int32_t known() const { return static_cast<int32_t>(tokens.size()); }
   // Tokens to compute until the next one can be sampled: 1 while decoding.
-  int32_t missing() const { return static_cast<int32_t>(tokens.size()) - computed; }
+  int32_t missing() const { return known() - computed; }
   // The most tokens it can ever hold.
   int32_t limit() const { return prompt_tokens + request.max_tokens; }
 };

@@ -31,7 +31,8 @@ Tensor self_attention(Ops& op, const Tensor& x, const ModelConfig& config,
   const auto i = static_cast<size_t>(index);
   const Norm q_norm = norm_of(config, layer.q_norm), k_norm = norm_of(config, layer.k_norm);
   const int rope = config.rope_of_layer[i];
-  const Attention attention{.layer = index,
+  const Attention attention{.group = config.kv.of_layer[i].group,
+                            .layer = config.kv.of_layer[i].layer,
                             .heads = config.heads,
                             .kv_heads = config.kv_heads,
                             .head_dim = config.head_dim,

@@ -54,11 +54,18 @@ const ModelConfig& Model::config() const {
 
 KvSpec Model::kv_spec(int block_tokens, DType type) const {
   const ModelConfig& c = config();
-  return {.layers = c.layers,
+  return {.groups = c.kv.groups,
           .kv_heads = c.kv_heads,
           .head_dim = c.head_dim,
           .block_tokens = block_tokens,
           .type = type};
+}
+
+int Model::recompute_above() const {
+  for (const Rope& rope : config().ropes) {
+    if (!rope.long_inv_freq.empty()) return rope.trained;
+  }
+  return 0;
 }
 
 Forward Model::forward() const {

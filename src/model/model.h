@@ -40,6 +40,9 @@ class Model {
   DType dtype() const { return dtype_; }
   // What a KvSpec needs of this model; `type` is the kv cache's.
   KvSpec kv_spec(int block_tokens, DType type) const;
+  // A sequence that outgrows this many tokens must be computed anew, as longrope then turns all of
+  // them by other angles; 0: never.
+  int recompute_above() const;
   // Valid as long as this Model lives and is not moved.
   Forward forward() const;
 

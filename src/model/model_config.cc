@@ -212,6 +212,7 @@ ModelConfig parse_model_config(std::string_view config, std::string_view generat
   out.window.assign(static_cast<size_t>(out.layers), 0);
   out.rope_of_layer.assign(static_cast<size_t>(out.layers), 0);
   entry.configure(reader, &out);
+  out.kv = kv_layout(out.window);
   if (out.ropes.empty()) {
     const RopeOptions options{.head_dim = out.head_dim,
                               .context = out.context,

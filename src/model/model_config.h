@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "model/kv_layout.h"
 #include "ops/backend.h"
 
 namespace llorch {
@@ -56,6 +57,7 @@ struct ModelConfig {
   float attention_softcap = 0, logit_softcap = 0;  // 0 = off
   MoeConfig moe;
   std::vector<int> window;         // [layers] sliding window in tokens; 0 = none
+  KvLayout kv;                     // what `window` makes of the layers
   std::vector<Rope> ropes;         // the different ones
   std::vector<int> rope_of_layer;  // [layers] index into ropes; -1 = none
   std::vector<int32_t> eos_ids;    // of both files, ascending, without repeats

@@ -99,7 +99,9 @@ TEST(Model, LoadsAndTellsWhatItIs) {
   EXPECT_EQ(model.config().architecture, "llama");
   EXPECT_EQ(model.dtype(), DType::kF32);
   const KvSpec spec = model.kv_spec(16, DType::kBF16);
-  EXPECT_EQ(spec.layers, 2);
+  ASSERT_EQ(spec.groups.size(), 1u);
+  EXPECT_EQ(spec.groups[0].layers, 2);
+  EXPECT_EQ(spec.groups[0].window, 0);
   EXPECT_EQ(spec.kv_heads, 1);
   EXPECT_EQ(spec.head_dim, 6);
   EXPECT_EQ(spec.block_tokens, 16);
@@ -118,7 +120,8 @@ TEST(Model, TakesTheCheckpointsDtypeUnlessToldOtherwise) {
 TEST(Model, RunsItsStepThroughTheBackend) {
   const ModelFolder folder;
   const Model model = folder.load();
-  folder.backend.create_kv(model.kv_spec(4, DType::kF32), 1);
+  const int32_t one_block[] = {1};
+  folder.backend.create_kv(model.kv_spec(4, DType::kF32), one_block);
   const std::vector<int32_t> tokens = {1, 2, 3}, positions = {0, 1, 2}, slots = {0, 1, 2};
   const std::vector<int32_t> query_start = {0, 3}, kv_len = {3}, blocks = {0}, rows = {2};
   const std::vector<Sampling> sampling(1);

@@ -2,8 +2,8 @@
 // defines these members (CMake picks it): no virtuals, no #ifdef, no device type in any signature.
 //
 // Axes, row-major throughout: T tokens of a step, S sequences, L wanted rows, D model, H query
-// heads, K kv heads, E head dim, F ffn, V vocabulary, N block-table width, P tokens per kv block.
-// Slot: a token's place in the kv blocks, block * P + offset.
+// heads, K kv heads, E head dim, F ffn, V vocabulary, G kv groups, N block-table width, P tokens
+// per kv block. Slot: a token's place in the kv blocks of a group, block * P + offset.
 #pragma once
 
 #include <cstddef>
@@ -54,18 +54,30 @@ using Weight = Handle<struct WeightTag>;  // repacked for this device's kernels;
 
 // One step's input. Host memory that stays unchanged until collect() returns.
 struct Batch {
-  std::span<const int32_t> tokens;     // [T] token id
-  std::span<const int32_t> positions;  // [T] 0-based index within its own sequence
-  std::span<const int32_t> slots;      // [T] where to write k, v; -1 = padding, nothing is written
+  std::span<const int32_t> tokens;       // [T] token id
+  std::span<const int32_t> positions;    // [T] 0-based index within its own sequence
+  std::span<const int32_t> slots;        // [G, T] where to write k, v; -1 = padding, writes nothing
   std::span<const int32_t> query_start;  // [S + 1] first row of each sequence; the last is T
   std::span<const int32_t> kv_len;       // [S] tokens visible once this step has written its own
-  std::span<const int32_t> blocks;       // [S, N] physical block ids in order; -1 = none
-  std::span<const int32_t> logit_rows;   // [L] rows whose next token is wanted, ascending
-  int32_t blocks_per_sequence = 0;       // N
+  std::span<const int32_t> blocks;      // [G, S, N] physical block ids in order; -1 = none, or gone
+  std::span<const int32_t> logit_rows;  // [L] rows whose next token is wanted, ascending
+  int32_t blocks_per_sequence = 0;      // N
+  std::span<const int32_t> rope_len = {};  // [T] the length that Rope::trained is compared with;
+                                           // may be empty where no rope asks
+
+  std::span<const int32_t> slots_of(size_t group) const {  // [T]
+    return slots.subspan(group * tokens.size(), tokens.size());
+  }
+  std::span<const int32_t> table(size_t group, size_t sequence) const {  // [N]
+    const auto width = static_cast<size_t>(blocks_per_sequence);
+    return blocks.subspan((group * kv_len.size() + sequence) * width, width);
+  }
 };
 
-// Rotary embedding of the first `dims` of a head. Angle of pair i at position p: p * inv_freq[i];
+// Rotary embedding of the first `dims` of a head. Angle of pair i at position p: p * frequency[i];
 // cos and sin are multiplied by `factor`. Pairs are (i, i + dims/2), or (2i, 2i+1) if interleaved.
+// Rows whose rope_len is above `trained` use other frequencies than inv_freq; see
+// ops/rope_frequencies.h.
 struct Rope {
   int dims = 0;
   bool interleaved = false;
@@ -88,7 +100,8 @@ struct Norm {
 // q/k norm (if given), rope, kv write at the batch's slots, causal paged attention. A row sees the
 // positions up to its own; a padding row sees none and gives zeros.
 struct Attention {
-  int layer = 0, heads = 0, kv_heads = 0, head_dim = 0;
+  int group = 0, layer = 0;  // of the kv cache; `layer` counts within the group
+  int heads = 0, kv_heads = 0, head_dim = 0;
   int window = 0;  // a row sees the last `window` tokens, itself included; 0 = all
   float scale = 1;
   float softcap = 0;           // 0 = off
@@ -162,8 +175,14 @@ struct Sampled {
   std::vector<float> logits;      // [V] if keep_logits
 };
 
+// Layers that share a block table. With a window, a block is given up once no row to come sees it.
+struct KvGroup {
+  int layers = 0;
+  int window = 0;  // 0 = the whole context
+};
 struct KvSpec {
-  int layers = 0, kv_heads = 0, head_dim = 0, block_tokens = 0;
+  std::vector<KvGroup> groups;
+  int kv_heads = 0, head_dim = 0, block_tokens = 0;
   DType type = DType::kF32;
 };
 
@@ -174,7 +193,8 @@ struct BackendOptions {
 
 // Owns device, threads, scratch and kv blocks. Made, used and destroyed by one thread, but for
 // device() and held_bytes(), which any thread may call.
-// Start-up order: pack all -> create_kv(spec, 1) -> prepare(f, largest) -> create_kv(spec, blocks).
+// Start-up order: pack all -> create_kv with one block a group -> prepare(f, largest) ->
+// create_kv with all of them.
 class Backend {
  public:
   explicit Backend(const BackendOptions& options);  // throws Error{kDevice}
@@ -189,10 +209,11 @@ class Backend {
   Weight pack(std::span<const RawTensor> parts, DType type, std::span<const RawTensor> bias = {});
   // Runs f on `largest` (slots all -1) to measure its scratch, fixes it, and returns its bytes.
   uint64_t prepare(const Forward& f, const Batch& largest);
-  // Bytes of one block, for sizing. The whole pool is taken at once; throws OutOfMemory.
-  static uint64_t block_bytes(const KvSpec& spec);
-  void create_kv(const KvSpec& spec, int32_t blocks);
-  void copy_block(int32_t from, int32_t to);
+  // Bytes of one block of a group, for sizing. All blocks are taken at once, `blocks[g]` of each
+  // group; throws OutOfMemory.
+  static uint64_t block_bytes(const KvSpec& spec, size_t group);
+  void create_kv(const KvSpec& spec, std::span<const int32_t> blocks);
+  void copy_block(size_t group, int32_t from, int32_t to);
   // Starts a step; `sampling` has L entries. collect() waits for it and gives L results.
   // Throws Error{kDevice} when the device is lost, Error{kInternal} on a wrong shape.
   void submit(const Forward& f, const Batch& batch, std::span<const Sampling> sampling);

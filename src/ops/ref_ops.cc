@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "ops/dtype.h"
+#include "ops/rope_frequencies.h"
 
 namespace llorch::ref {
 namespace {
@@ -45,8 +46,8 @@ std::vector<float> head_of(std::span<const float> row, int head, int head_dim) {
   return {part.begin(), part.end()};
 }
 
-void write_kv(std::span<const float> qkv, int32_t position, const AttentionSpec& a,
-              KvCache* cache) {
+void write_kv(std::span<const float> qkv, int32_t position, int32_t rope_len,
+              const AttentionSpec& a, KvCache* cache) {
   const auto index = static_cast<size_t>(position);
   if (cache->keys.size() <= index) {
     cache->keys.resize(index + 1);
@@ -56,7 +57,7 @@ void write_kv(std::span<const float> qkv, int32_t position, const AttentionSpec&
   for (int h = 0; h < a.kv_heads; ++h) {
     auto key = head_of(qkv, a.heads + h, a.head_dim);
     if (!a.k_norm.gain.empty()) norm_in_place(key, a.k_norm);
-    if (a.rope) rope(key, *a.rope, position);
+    if (a.rope) rope(key, *a.rope, position, rope_len);
     for (const float v : key) keys.push_back(rounded(v, cache->type));
     for (const float v : head_of(qkv, a.heads + a.kv_heads + h, a.head_dim)) {
       values.push_back(rounded(v, cache->type));
@@ -200,10 +201,12 @@ Matrix moe(const Matrix& x, const MoeSpec& spec) {
   return out;
 }
 
-void rope(std::span<float> head, const Rope& rope, int32_t position) {
+void rope(std::span<float> head, const Rope& rope, int32_t position, int32_t rope_len) {
+  std::vector<float> scratch(rope.inv_freq.size());
+  const auto frequencies = rope_frequencies(rope, rope_len, scratch);
   for (int i = 0; i < rope.dims / 2; ++i) {
     // The angle is a float, as in transformers; its cosine and sine need not be.
-    const float angle = static_cast<float>(position) * rope.inv_freq[static_cast<size_t>(i)];
+    const float angle = static_cast<float>(position) * frequencies[static_cast<size_t>(i)];
     const double cosine = std::cos(double{angle}) * double{rope.factor};
     const double sine = std::sin(double{angle}) * double{rope.factor};
     float& x = head[static_cast<size_t>(rope.interleaved ? 2 * i : i)];
@@ -215,10 +218,13 @@ void rope(std::span<float> head, const Rope& rope, int32_t position) {
 }
 
 Matrix attention(const Matrix& qkv, std::span<const int32_t> positions, const AttentionSpec& spec,
-                 KvCache* cache) {
+                 KvCache* cache, std::span<const int32_t> rope_len) {
+  const auto length = [&](int row) {
+    return rope_len.empty() ? 0 : rope_len[static_cast<size_t>(row)];
+  };
   CHECK(qkv.cols == (spec.heads + 2 * spec.kv_heads) * spec.head_dim);
   for (int r = 0; r < qkv.rows; ++r) {
-    write_kv(row_of(qkv, r), positions[static_cast<size_t>(r)], spec, cache);
+    write_kv(row_of(qkv, r), positions[static_cast<size_t>(r)], length(r), spec, cache);
   }
   Matrix out(qkv.rows, spec.heads * spec.head_dim);
   for (int r = 0; r < qkv.rows; ++r) {
@@ -226,7 +232,7 @@ Matrix attention(const Matrix& qkv, std::span<const int32_t> positions, const At
       const int32_t position = positions[static_cast<size_t>(r)];
       auto query = head_of(row_of(qkv, r), h, spec.head_dim);
       if (!spec.q_norm.gain.empty()) norm_in_place(query, spec.q_norm);
-      if (spec.rope) rope(query, *spec.rope, position);
+      if (spec.rope) rope(query, *spec.rope, position, length(r));
       attend(query, position, h / (spec.heads / spec.kv_heads), spec, *cache,
              &out.at(r, h * spec.head_dim));
     }

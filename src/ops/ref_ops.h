@@ -69,10 +69,11 @@ Matrix plain_mlp(const Matrix& x, const Matrix& up, std::span<const float> up_bi
                  const Matrix& down, std::span<const float> down_bias, Act act);
 Matrix moe(const Matrix& x, const MoeSpec& spec);
 // Turns the first rope.dims of `head` by `position`.
-void rope(std::span<float> head, const Rope& rope, int32_t position);
+void rope(std::span<float> head, const Rope& rope, int32_t position, int32_t rope_len = 0);
 // Rows of one sequence at `positions`: writes their k, v into `cache`, then attends causally.
+// `rope_len` is one for each row, or empty.
 Matrix attention(const Matrix& qkv, std::span<const int32_t> positions, const AttentionSpec& spec,
-                 KvCache* cache);
+                 KvCache* cache, std::span<const int32_t> rope_len = {});
 Matrix logits(const Matrix& x, std::span<const int32_t> rows, const Matrix& head, float softcap);
 double activate(double x, Act act);
 

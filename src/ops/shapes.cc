@@ -88,11 +88,14 @@ void check_logit_rows(const Batch& batch) {
   }
 }
 
-void check_row(const Batch& batch, const KvLimits& kv, size_t sequence, size_t row) {
-  const int32_t slot = batch.slots[row];
+void check_row(const Batch& batch, const KvLimits& kv, size_t group, size_t sequence, size_t row) {
+  const int32_t slot = batch.slots_of(group)[row];
+  const auto where = [&] { return "row " + text(static_cast<int64_t>(row)) + ": "; };
+  if ((slot == -1) != (batch.slots[row] == -1)) {
+    fail("batch", where() + "padding in some kv groups only");
+  }
   if (slot == -1) return;
   const int32_t position = batch.positions[row];
-  const auto where = [&] { return "row " + text(static_cast<int64_t>(row)) + ": "; };
   if (position < 0 || position >= batch.kv_len[sequence]) {
     fail("batch",
          where() + "position " + text(position) + " of kv_len " + text(batch.kv_len[sequence]));
@@ -101,11 +104,24 @@ void check_row(const Batch& batch, const KvLimits& kv, size_t sequence, size_t r
   if (position / per_block >= batch.blocks_per_sequence) {
     fail("batch", where() + "position " + text(position) + " is past the block table");
   }
-  const int32_t block = batch.blocks[sequence * static_cast<size_t>(batch.blocks_per_sequence) +
-                                     static_cast<size_t>(position / per_block)];
+  const int32_t block = batch.table(group, sequence)[static_cast<size_t>(position / per_block)];
   if (block < 0 || slot != int64_t{block} * per_block + position % per_block) {
     fail("batch", where() + "slot " + text(slot) + " is not where block " + text(block) +
                       " puts position " + text(position));
+  }
+}
+
+void check_group(const Batch& batch, const KvLimits& kv, size_t group) {
+  for (size_t s = 0; s < batch.kv_len.size(); ++s) {
+    for (const int32_t block : batch.table(group, s)) {
+      if (block < -1 || block >= kv.blocks[group]) {
+        fail("batch", "block " + text(block) + " of " + text(kv.blocks[group]));
+      }
+    }
+    for (auto row = static_cast<size_t>(batch.query_start[s]);
+         row < static_cast<size_t>(batch.query_start[s + 1]); ++row) {
+      check_row(batch, kv, group, s, row);
+    }
   }
 }
 
@@ -119,37 +135,55 @@ void check_visible(const Attention& a, const Batch& batch, const KvLimits& kv, s
     last = std::max(last, position);
   }
   if (last < 0) return;
+  const auto table = batch.table(static_cast<size_t>(a.group), sequence);
   const int32_t per_block = kv.spec.block_tokens;
   for (int32_t i = first / per_block; i <= last / per_block; ++i) {
-    const int32_t block = batch.blocks[sequence * static_cast<size_t>(batch.blocks_per_sequence) +
-                                       static_cast<size_t>(i)];
-    if (block < 0) {
+    if (table[static_cast<size_t>(i)] < 0) {
       fail("attention", "sequence " + text(static_cast<int64_t>(sequence)) +
                             " has no block for tokens from " + text(int64_t{i} * per_block));
     }
   }
 }
 
-void check_attention(const Attention& a, const KvSpec& kv, const NamedNorm& q_norm,
-                     const NamedNorm& k_norm) {
+void check_rope(const Rope& rope, const Attention& a, const Batch& batch) {
+  const std::string_view op = "attention";
+  if (rope.dims < 0 || rope.dims % 2 != 0 || rope.dims > a.head_dim) {
+    fail(op, "rope of " + text(rope.dims) + " of " + text(a.head_dim) + " dims");
+  }
+  const auto pairs = [&](const char* what, const std::vector<float>& frequencies) {
+    const auto got = static_cast<int64_t>(frequencies.size());
+    want(got == rope.dims / 2, op, what, got, rope.dims / 2);
+  };
+  pairs("inv_freq", rope.inv_freq);
+  if (rope.trained == 0) return;
+  if (rope.ntk_factor == 0) {
+    pairs("long_inv_freq", rope.long_inv_freq);
+  } else if (rope.dims <= 2) {
+    fail(op, "dynamic rope of " + text(rope.dims) + " dims");
+  }
+  want(batch.rope_len.size() == batch.tokens.size(), op, "rope_len",
+       static_cast<int64_t>(batch.rope_len.size()), tokens(batch));
+}
+
+void check_attention(const Attention& a, const Batch& batch, const KvSpec& kv,
+                     const NamedNorm& q_norm, const NamedNorm& k_norm) {
   const std::string_view op = "attention";
   if (a.heads < 1 || a.kv_heads < 1 || a.heads % a.kv_heads != 0) {
     fail(op, text(a.heads) + " heads do not share " + text(a.kv_heads) + " kv heads");
   }
   want(a.kv_heads == kv.kv_heads, op, "kv heads", a.kv_heads, kv.kv_heads);
   want(a.head_dim == kv.head_dim, op, "head dim", a.head_dim, kv.head_dim);
-  if (a.layer < 0 || a.layer >= kv.layers) {
-    fail(op, "layer " + text(a.layer) + " of " + text(kv.layers));
+  if (a.group < 0 || static_cast<size_t>(a.group) >= kv.groups.size()) {
+    fail(op, "kv group " + text(a.group) + " of " + text(static_cast<int64_t>(kv.groups.size())));
+  }
+  const KvGroup& group = kv.groups[static_cast<size_t>(a.group)];
+  if (a.layer < 0 || a.layer >= group.layers) {
+    fail(op, "layer " + text(a.layer) + " of " + text(group.layers));
   }
   if (a.window < 0) fail(op, "negative window " + text(a.window));
   if (a.q_norm) check_norm(op, q_norm, a.head_dim);
   if (a.k_norm) check_norm(op, k_norm, a.head_dim);
-  if (!a.rope) return;
-  if (a.rope->dims < 0 || a.rope->dims % 2 != 0 || a.rope->dims > a.head_dim) {
-    fail(op, "rope of " + text(a.rope->dims) + " of " + text(a.head_dim) + " dims");
-  }
-  const auto pairs = static_cast<int64_t>(a.rope->inv_freq.size());
-  want(pairs == a.rope->dims / 2, op, "inv_freq", pairs, a.rope->dims / 2);
+  if (a.rope) check_rope(*a.rope, a, batch);
 }
 
 Shape attention_result(Shape qkv, const Attention& a, const Batch& batch) {
@@ -161,37 +195,31 @@ Shape attention_result(Shape qkv, const Attention& a, const Batch& batch) {
 
 }  // namespace
 
-void batch_to_measure(const Batch& batch) {
+void batch_to_measure(const Batch& batch, const KvSpec& kv) {
   const int64_t rows = tokens(batch);
+  const auto groups = static_cast<int64_t>(kv.groups.size());
   want(rows >= 1, "batch", "tokens", rows, 1);
   want(rows <= std::numeric_limits<int32_t>::max(), "batch", "tokens", rows,
        std::numeric_limits<int32_t>::max());
   const auto size = [](auto span) { return static_cast<int64_t>(span.size()); };
   want(size(batch.positions) == rows, "batch", "positions", size(batch.positions), rows);
-  want(size(batch.slots) == rows, "batch", "slots", size(batch.slots), rows);
+  want(size(batch.slots) == groups * rows, "batch", "slots", size(batch.slots), groups * rows);
   want(size(batch.query_start) == sequences(batch) + 1, "batch", "query_start",
        size(batch.query_start), sequences(batch) + 1);
   want(batch.blocks_per_sequence >= 0, "batch", "blocks_per_sequence", batch.blocks_per_sequence,
        0);
-  want(size(batch.blocks) == sequences(batch) * batch.blocks_per_sequence, "batch", "blocks",
-       size(batch.blocks), sequences(batch) * batch.blocks_per_sequence);
+  const int64_t entries = groups * sequences(batch) * batch.blocks_per_sequence;
+  want(size(batch.blocks) == entries, "batch", "blocks", size(batch.blocks), entries);
+  if (!batch.rope_len.empty()) {
+    want(size(batch.rope_len) == rows, "batch", "rope_len", size(batch.rope_len), rows);
+  }
   check_query_start(batch);
   check_logit_rows(batch);
 }
 
 void batch(const Batch& batch, const KvLimits& kv) {
-  batch_to_measure(batch);
-  for (const int32_t block : batch.blocks) {
-    if (block < -1 || block >= kv.blocks) {
-      fail("batch", "block " + text(block) + " of " + text(kv.blocks));
-    }
-  }
-  for (size_t s = 0; s < batch.kv_len.size(); ++s) {
-    for (auto row = static_cast<size_t>(batch.query_start[s]);
-         row < static_cast<size_t>(batch.query_start[s + 1]); ++row) {
-      check_row(batch, kv, s, row);
-    }
-  }
+  batch_to_measure(batch, kv.spec);
+  for (size_t group = 0; group < kv.blocks.size(); ++group) check_group(batch, kv, group);
 }
 
 Shape embed(const Batch& batch, NamedShape table) {
@@ -274,14 +302,14 @@ Shape logits(Shape x, const Batch& batch, NamedShape head) {
 
 Shape attention(Shape qkv, const Attention& a, const Batch& batch, const KvLimits& kv,
                 const NamedNorm& q_norm, const NamedNorm& k_norm) {
-  check_attention(a, kv.spec, q_norm, k_norm);
+  check_attention(a, batch, kv.spec, q_norm, k_norm);
   for (size_t s = 0; s < batch.kv_len.size(); ++s) check_visible(a, batch, kv, s);
   return attention_result(qkv, a, batch);
 }
 
 Shape attention_to_measure(Shape qkv, const Attention& a, const Batch& batch, const KvSpec& kv,
                            const NamedNorm& q_norm, const NamedNorm& k_norm) {
-  check_attention(a, kv, q_norm, k_norm);
+  check_attention(a, batch, kv, q_norm, k_norm);
   return attention_result(qkv, a, batch);
 }
 
@@ -325,24 +353,33 @@ Shape packed(std::span<const RawTensor> parts, std::span<const RawTensor> bias) 
   return {static_cast<int32_t>(rows), parts[0].shape.cols};
 }
 
-void kv_spec(const KvSpec& spec, int32_t blocks) {
+void kv_spec(const KvSpec& spec, std::span<const int32_t> blocks) {
   const auto positive = [](std::string_view what, int64_t value) {
     if (value < 1) fail("create_kv", std::string(what) + " is " + text(value));
   };
-  positive("layers", spec.layers);
+  positive("kv groups", static_cast<int64_t>(spec.groups.size()));
   positive("kv_heads", spec.kv_heads);
   positive("head_dim", spec.head_dim);
   positive("block_tokens", spec.block_tokens);
-  positive("blocks", blocks);
-  // Slots are 32 bits wide.
-  positive("slots left",
-           int64_t{std::numeric_limits<int32_t>::max()} - int64_t{blocks} * spec.block_tokens);
+  want(blocks.size() == spec.groups.size(), "create_kv", "block counts",
+       static_cast<int64_t>(blocks.size()), static_cast<int64_t>(spec.groups.size()));
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    positive("layers", spec.groups[i].layers);
+    positive("blocks", blocks[i]);
+    // Slots are 32 bits wide.
+    positive("slots left",
+             int64_t{std::numeric_limits<int32_t>::max()} - int64_t{blocks[i]} * spec.block_tokens);
+  }
 }
 
-void copy_block(int32_t from, int32_t to, int32_t blocks) {
+void copy_block(size_t group, int32_t from, int32_t to, const KvLimits& kv) {
+  if (group >= kv.blocks.size()) {
+    fail("copy_block", "kv group " + text(static_cast<int64_t>(group)) + " of " +
+                           text(static_cast<int64_t>(kv.blocks.size())));
+  }
   for (const int32_t block : {from, to}) {
-    if (block < 0 || block >= blocks) {
-      fail("copy_block", "block " + text(block) + " of " + text(blocks));
+    if (block < 0 || block >= kv.blocks[group]) {
+      fail("copy_block", "block " + text(block) + " of " + text(kv.blocks[group]));
     }
   }
 }

@@ -23,17 +23,17 @@ struct NamedNorm {
   NamedShape gain = {}, bias = {};
 };
 
-// Row limits of what a backend holds.
+// What a backend holds.
 struct KvLimits {
   KvSpec spec;
-  int32_t blocks = 0;
+  std::vector<int32_t> blocks = {};  // [G]
 };
 
 // Sizes, ranges and order of all arrays; slots must be where `blocks` puts their positions.
-// A padding row (slot -1) may hold any position.
+// A padding row (slot -1 in every group) may hold any position.
 void batch(const Batch& batch, const KvLimits& kv);
 // The same for the batch that prepare() measures: sizes and order alone.
-void batch_to_measure(const Batch& batch);
+void batch_to_measure(const Batch& batch, const KvSpec& kv);
 
 // What a sequence's rows of a step may be: query_start[s] .. query_start[s + 1].
 Shape embed(const Batch& batch, NamedShape table);           // [T, D]; checks token ids
@@ -46,7 +46,8 @@ Shape plain_mlp(Shape x, NamedShape up, NamedShape down);    // [T, D]
 Shape logits(Shape x, const Batch& batch, NamedShape head);  // [L, V]
 // [T, D]. `named` is how the backend names its weights.
 Shape moe(Shape x, const Moe& moe, NamedShape (*named)(const Weight&));
-// [T, H E]. Checks the spec, rope, norms and that every token a row sees lies in a block.
+// [T, H E]. Checks the spec, rope, norms and that every token a row sees lies in a block; what fell
+// out of every row's window need not.
 Shape attention(Shape qkv, const Attention& a, const Batch& batch, const KvLimits& kv,
                 const NamedNorm& q_norm, const NamedNorm& k_norm);
 // Without the block table, which prepare()'s batch has not got.
@@ -58,8 +59,8 @@ Shape packed(std::span<const RawTensor> parts, std::span<const RawTensor> bias);
 // What messages call the stacked weight: its parts' names joined by "+".
 std::string packed_name(std::span<const RawTensor> parts);
 
-void kv_spec(const KvSpec& spec, int32_t blocks);
-void copy_block(int32_t from, int32_t to, int32_t blocks);
+void kv_spec(const KvSpec& spec, std::span<const int32_t> blocks);
+void copy_block(size_t group, int32_t from, int32_t to, const KvLimits& kv);
 void sampling(const Batch& batch, std::span<const Sampling> sampling);
 // What a Forward gave back must be logits(), of this step.
 void result(Shape result, const Batch& batch);

@@ -17,12 +17,17 @@ struct Arrays {
   std::vector<int32_t> query_start = {0, 3, 4}, kv_len = {3, 5}, blocks = {3, 1, -1, 0, 2, 4};
   std::vector<int32_t> wanted = {2, 3};
   int32_t width = 3;
+  std::vector<int32_t> rope_len = {};
   Batch batch() const {
-    return {tokens, positions, slots, query_start, kv_len, blocks, wanted, width};
+    return {tokens, positions, slots, query_start, kv_len, blocks, wanted, width, rope_len};
   }
 };
-const shapes::KvLimits kKv{
-    {.layers = 2, .kv_heads = 2, .head_dim = 8, .block_tokens = 2, .type = DType::kF32}, 5};
+const shapes::KvLimits kKv{{.groups = {{.layers = 2}},
+                            .kv_heads = 2,
+                            .head_dim = 8,
+                            .block_tokens = 2,
+                            .type = DType::kF32},
+                           {5}};
 
 void expect_refused(const std::function<void()>& check, const std::string& text) {
   try {
@@ -71,6 +76,9 @@ TEST(Shapes, RefuseArraysThatDoNotFitTogether) {
   a = {};
   a.wanted = {4};
   expect_batch_refused(a, "[batch] logit row 4 of 4 rows");
+  a = {};
+  a.rope_len = {1, 2};
+  expect_batch_refused(a, "[batch] rope_len; got 2, want 4");
   expect_batch_refused({{}, {}, {}, {0}, {}, {}, {}}, "[batch] tokens; got 0, want 1");
 }
 
@@ -88,6 +96,64 @@ TEST(Shapes, RefuseSlotsAndBlocksOutOfPlace) {
   a.positions[3] = 6;
   a.kv_len[1] = 7;
   expect_batch_refused(a, "[batch] row 3: position 6 is past the block table");
+}
+
+TEST(Shapes, CheckEveryKvGroup) {
+  shapes::KvLimits kv = kKv;
+  kv.spec.groups.push_back({.layers = 1, .window = 2});
+  kv.blocks.push_back(3);
+  Arrays a;
+  expect_refused([&] { shapes::batch(a.batch(), kv); }, "[batch] slots; got 4, want 8");
+  a.slots.insert(a.slots.end(), {0, 1, 4, 2});
+  expect_refused([&] { shapes::batch(a.batch(), kv); }, "[batch] blocks; got 6, want 12");
+  a.blocks.insert(a.blocks.end(), {0, 2, -1, -1, -1, 1});
+  shapes::batch(a.batch(), kv);
+  const Attention spec{.group = 1, .heads = 4, .kv_heads = 2, .head_dim = 8, .window = 1};
+  EXPECT_EQ(shapes::attention({4, 64}, spec, a.batch(), kv, {}, {}), (Shape{4, 32}));
+  const auto attend = [&](Attention changed) {
+    return [&, changed] { shapes::attention({4, 64}, changed, a.batch(), kv, {}, {}); };
+  };
+  Attention wrong = spec;
+  wrong.window = 2;
+  expect_refused(attend(wrong), "[attention] sequence 1 has no block for tokens from 2");
+  wrong = spec;
+  wrong.layer = 1;
+  expect_refused(attend(wrong), "[attention] layer 1 of 1");
+  wrong.group = 2;
+  expect_refused(attend(wrong), "[attention] kv group 2 of 2");
+  Arrays b = a;
+  b.blocks[7] = 3;
+  expect_refused([&] { shapes::batch(b.batch(), kv); }, "[batch] block 3 of 3");
+  b = a;
+  b.slots[5] = 4;
+  expect_refused([&] { shapes::batch(b.batch(), kv); },
+                 "[batch] row 1: slot 4 is not where block 0 puts position 1");
+  b = a;
+  b.slots[5] = -1;
+  expect_refused([&] { shapes::batch(b.batch(), kv); },
+                 "[batch] row 1: padding in some kv groups only");
+  shapes::copy_block(1, 2, 0, kv);
+  expect_refused([&] { shapes::copy_block(1, 3, 0, kv); }, "[copy_block] block 3 of 3");
+  expect_refused([&] { shapes::copy_block(2, 0, 0, kv); }, "[copy_block] kv group 2 of 2");
+  shapes::kv_spec(kv.spec, kv.blocks);
+  expect_refused([&] { shapes::kv_spec(kv.spec, std::span(kv.blocks).first(1)); },
+                 "[create_kv] block counts; got 1, want 2");
+  kv.spec.groups[1].layers = 0;
+  expect_refused([&] { shapes::kv_spec(kv.spec, kv.blocks); }, "[create_kv] layers is 0");
+}
+
+TEST(Shapes, CheckARopeThatDependsOnTheLength) {
+  Arrays a;
+  Rope rope{.dims = 4, .inv_freq = {1, 2}, .trained = 8};
+  const Attention spec{.heads = 4, .kv_heads = 2, .head_dim = 8, .rope = &rope};
+  const auto attend = [&] { shapes::attention({4, 64}, spec, a.batch(), kKv, {}, {}); };
+  expect_refused(attend, "[attention] long_inv_freq; got 0, want 2");
+  rope.long_inv_freq = {3, 4};
+  expect_refused(attend, "[attention] rope_len; got 0, want 4");
+  a.rope_len = {9, 9, 9, 9};
+  attend();
+  rope = {.dims = 2, .inv_freq = {1}, .trained = 8, .theta = 100, .ntk_factor = 2};
+  expect_refused(attend, "[attention] dynamic rope of 2 dims");
 }
 
 TEST(Shapes, NameTheWeightThatDoesNotFit) {

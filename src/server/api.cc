@@ -215,9 +215,6 @@ Reply Api::health() const {
   const char* const reason = why_unhealthy(now);
   const auto uptime =
       std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - born_);
-  const float usage = now.blocks_total == 0 ? 0.0F
-                                            : static_cast<float>(now.blocks_used) /
-                                                  static_cast<float>(now.blocks_total);
   std::string body = std::string("{\"status\":\"") + (reason ? "unhealthy" : "healthy") +
                      "\",\"vram_bytes\":" + std::to_string(s ? s->weight_bytes : 0) +
                      ",\"model\":" + json_string(options_.model_name) +
@@ -227,7 +224,7 @@ Reply Api::health() const {
                      ",\"uptime_seconds\":" + std::to_string(uptime.count()) +
                      ",\"running\":" + std::to_string(now.running) +
                      ",\"waiting\":" + std::to_string(now.waiting) +
-                     ",\"kv_usage\":" + json_number(usage);
+                     ",\"kv_usage\":" + json_number(now.kv_usage);
   if (reason) body += std::string(",\"reason\":\"") + reason + "\"";
   return json_reply(reason ? 503 : 200, body + "}");
 }

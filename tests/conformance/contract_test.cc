@@ -18,7 +18,7 @@ constexpr int kMaxRows = 140;
 // Two layers of a small decoder with biases, in bf16 weights: all ops at once. The second has
 // LayerNorms, experts beside a plain MLP, and a sum of its own for each.
 struct Net {
-  explicit Net(Rig& rig, KvSpec spec = {.layers = 2,
+  explicit Net(Rig& rig, KvSpec spec = {.groups = {{.layers = 2}},
                                         .kv_heads = 2,
                                         .head_dim = 20,
                                         .block_tokens = kBlockTokens,
@@ -49,9 +49,9 @@ struct Net {
     shared_gate = rig.pack(random_matrix(1, 72, 14), DType::kF32).weight;
     rope.dims = 20;
     for (int i = 0; i < 10; ++i) rope.inv_freq.push_back(1.0f / static_cast<float>(1 + i * i));
-    rig.backend.create_kv(kv, 1);
+    rig.create_kv(kv, 1);
     rig.prepare(forward(), kMaxRows);
-    rig.backend.create_kv(kv, 64);
+    rig.create_kv(kv, 64);
   }
 
   Forward forward() const {
@@ -197,8 +197,10 @@ TEST(BackendContract, SameBitsOnBlocksOfAnySize) {
   std::vector<float> want;
   for (const int block_tokens : {1, 3, 8, 16, 128}) {
     Rig rig;
-    const Net net(rig, {.layers = 2, .kv_heads = 2, .head_dim = 20, .block_tokens = block_tokens});
-    rig.backend.create_kv(net.kv, 80);
+    const Net net(
+        rig,
+        {.groups = {{.layers = 2}}, .kv_heads = 2, .head_dim = 20, .block_tokens = block_tokens});
+    rig.create_kv(net.kv, 80);
     std::vector<int32_t> table(static_cast<size_t>((74 + block_tokens) / block_tokens));
     std::iota(table.rbegin(), table.rend(), 2);
     std::vector<float> got;
@@ -243,7 +245,7 @@ TEST(BackendContract, CopiesABlockOfEveryLayer) {
   const Net net(rig);
   const auto ids = tokens_of(7, 16);
   const auto want = alone(rig, net, ids, {15, 1});
-  rig.backend.copy_block(1, 60);
+  rig.backend.copy_block(0, 1, 60);
   const auto last_on = [&](const std::vector<int32_t>& table) {
     Rows rows;
     rows.add(part(ids, 15, 1), 15, table, kBlockTokens);
@@ -254,8 +256,8 @@ TEST(BackendContract, CopiesABlockOfEveryLayer) {
   EXPECT_TRUE(last_on({0, 60}) == expected);
   EXPECT_TRUE(last_on({0, 1}) == expected);
   EXPECT_FALSE(last_on({0, 59}) == expected);
-  expect_refused([&] { rig.backend.copy_block(0, 64); }, "[copy_block] block 64 of 64");
-  expect_refused([&] { rig.backend.copy_block(-1, 0); }, "[copy_block] block -1 of 64");
+  expect_refused([&] { rig.backend.copy_block(0, 0, 64); }, "[copy_block] block 64 of 64");
+  expect_refused([&] { rig.backend.copy_block(0, -1, 0); }, "[copy_block] block -1 of 64");
 }
 
 TEST(BackendContract, SamplesOnlyTheWantedRows) {
@@ -320,7 +322,7 @@ TEST(BackendContract, RefusesWrongShapesAndGoesOn) {
   wrong.tokens[3] = kVocab;
   expect_refused([&] { rig.run(net.forward(), wrong); }, "[embed] w has 83 rows, token is 83");
   wrong = rows;
-  wrong.slots[3] = 63;
+  wrong.groups[0].slots[3] = 63;
   expect_refused([&] { rig.run(net.forward(), wrong); }, "[batch] row 3: slot 63");
   expect_refused([&] { rig.backend.submit(net.forward(), rows.batch(), {}); },
                  "[submit] sampling entries; got 0, want 10");
@@ -371,8 +373,8 @@ TEST(BackendContract, CountsItsMemory) {
     const uint64_t weights = 72 * (83 + 160 + 80 + 900 + 180 + 7 + 7 * 90 + 132);
     EXPECT_GE(rig.backend.weight_bytes(), 2 * weights);
     EXPECT_LE(rig.backend.weight_bytes(), 4 * weights);
-    const KvSpec one{.layers = 1, .kv_heads = 1, .head_dim = 64, .block_tokens = 16};
-    EXPECT_EQ(Backend::block_bytes(one), 2u * 64 * 16 * 4);
+    const KvSpec one{.groups = {{.layers = 1}}, .kv_heads = 1, .head_dim = 64, .block_tokens = 16};
+    EXPECT_EQ(Backend::block_bytes(one, 0), 2u * 64 * 16 * 4);
   }
   EXPECT_EQ(rig.backend.weight_bytes(), 0u);
 }
@@ -388,12 +390,13 @@ TEST(BackendContract, NamesItsDeviceAndVerifiesIt) {
 
 TEST(BackendContract, SaysHowMuchMemoryIsMissing) {
   Rig rig;
-  const KvSpec huge{.layers = 1000, .kv_heads = 100, .head_dim = 1024, .block_tokens = 1024};
+  const KvSpec huge{
+      .groups = {{.layers = 1000}}, .kv_heads = 100, .head_dim = 1024, .block_tokens = 1024};
   try {
-    rig.backend.create_kv(huge, 1000);
+    rig.create_kv(huge, 1000);
     FAIL();
   } catch (const OutOfMemory& error) {
-    EXPECT_GE(error.needed_bytes(), Backend::block_bytes(huge) * 1000);
+    EXPECT_GE(error.needed_bytes(), Backend::block_bytes(huge, 0) * 1000);
     EXPECT_LT(error.free_bytes(), error.needed_bytes());
   }
 }

@@ -54,7 +54,7 @@ TEST(Conformance, ActivationsOverTheirWholeRange) {
   }
   const Pair input = rig.pack(table, DType::kF32);
   const Weight one = rig.identity(2);
-  Rows rows;
+  Rows rows(0);  // no kv
   rows.add_padding(table.rows);
   std::iota(rows.tokens.begin(), rows.tokens.end(), 0);
   rows.want_all();
@@ -82,7 +82,7 @@ TEST(Conformance, SoftcapKeepsSmallValuesAsTheyAre) {
   }
   const Pair input = rig.pack(table, DType::kF32);
   const Weight one = rig.identity(2);
-  Rows rows;
+  Rows rows(0);  // no kv
   rows.add_padding(table.rows);
   std::iota(rows.tokens.begin(), rows.tokens.end(), 0);
   rows.want_all();

@@ -338,7 +338,7 @@ class AttentionRun {
     rows.want_all();
     if (!prepared_) {
       rig_.prepare(forward(), 80);
-      rig_.backend.create_kv(kv_spec(), blocks_);
+      rig_.create_kv(kv_spec(), blocks_);
       prepared_ = true;
     }
     expect_close(rig_.run(forward(), rows), want,
@@ -347,7 +347,7 @@ class AttentionRun {
 
  private:
   KvSpec kv_spec() const {
-    return {.layers = 2,
+    return {.groups = {{.layers = 2}},
             .kv_heads = case_.kv_heads,
             .head_dim = case_.head_dim,
             .block_tokens = case_.block_tokens,
@@ -387,7 +387,7 @@ class AttentionRun {
       caches_.push_back({case_.type, {}, {}});
       lengths_.push_back(0);
     }
-    rig_.backend.create_kv(kv_spec(), 1);
+    rig_.create_kv(kv_spec(), 1);
   }
 
   void add_sequence(size_t s, int count, Rows* rows, Matrix* want) {

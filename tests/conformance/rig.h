@@ -56,60 +56,81 @@ struct Pair {
   std::vector<float> bias;
 };
 
+using Table = std::vector<int32_t>;
+
 // One step's arrays, built sequence by sequence.
 struct Rows {
-  std::vector<int32_t> tokens, positions, slots, query_start = {0}, kv_len, blocks, wanted;
-  int32_t width = 0;
+  explicit Rows(size_t kv_groups = 1) : groups(kv_groups) {}
 
-  // A sequence with `count` rows from `position` on; `table` names its blocks of `per_block`
-  // tokens.
-  void add(const std::vector<int32_t>& ids, int32_t position, const std::vector<int32_t>& table,
+  // A sequence with `count` rows from `position` on; `tables` names its blocks of `per_block`
+  // tokens, for each kv group.
+  void add(const std::vector<int32_t>& ids, int32_t position, std::vector<Table> tables,
            int32_t per_block) {
     for (const int32_t id : ids) {
       tokens.push_back(id);
       positions.push_back(position);
-      slots.push_back(table[static_cast<size_t>(position / per_block)] * per_block +
-                      position % per_block);
+      for (size_t g = 0; g < groups.size(); ++g) {
+        groups[g].slots.push_back(tables[g][static_cast<size_t>(position / per_block)] * per_block +
+                                  position % per_block);
+      }
       ++position;
     }
-    close(position, table);
+    close(position, std::move(tables));
+  }
+  void add(const std::vector<int32_t>& ids, int32_t position, const Table& table,
+           int32_t per_block) {
+    add(ids, position, std::vector<Table>{table}, per_block);
   }
   // A sequence of rows that are not there.
   void add_padding(int32_t count) {
     for (int32_t i = 0; i < count; ++i) {
       tokens.push_back(0);
       positions.push_back(0);
-      slots.push_back(-1);
+      for (Group& group : groups) group.slots.push_back(-1);
     }
-    close(0, {});
+    close(0, std::vector<Table>(groups.size()));
   }
   void want_all() {
     wanted.resize(tokens.size());
     std::iota(wanted.begin(), wanted.end(), 0);
   }
   int32_t size() const { return static_cast<int32_t>(tokens.size()); }
+  // Valid as long as this lives and is not changed.
   Batch batch() const {
-    return {tokens, positions, slots, query_start, kv_len, blocks, wanted, width};
+    slots_.clear();
+    blocks_.clear();
+    size_t width = 0;
+    for (const Group& group : groups) {
+      for (const Table& table : group.tables) width = std::max(width, table.size());
+    }
+    for (const Group& group : groups) {
+      slots_.insert(slots_.end(), group.slots.begin(), group.slots.end());
+      for (const Table& table : group.tables) {
+        blocks_.insert(blocks_.end(), table.begin(), table.end());
+        blocks_.resize(blocks_.size() + width - table.size(), -1);
+      }
+    }
+    return {tokens,  positions, slots_, query_start,
+            kv_len,  blocks_,   wanted, static_cast<int32_t>(width),
+            rope_len};
   }
 
+  struct Group {
+    std::vector<int32_t> slots;  // [T]
+    std::vector<Table> tables;   // [S]
+  };
+  std::vector<int32_t> tokens, positions, query_start = {0}, kv_len, wanted;
+  std::vector<int32_t> rope_len;  // empty, or filled by the test
+  std::vector<Group> groups;
+
  private:
-  void close(int32_t length, std::vector<int32_t> table) {
+  void close(int32_t length, std::vector<Table> tables) {
     query_start.push_back(size());
     kv_len.push_back(length);
-    const auto narrow = static_cast<size_t>(width);
-    if (table.size() > narrow) {  // widen the rows that are there
-      std::vector<int32_t> wide;
-      for (size_t s = 0; s + 1 < kv_len.size(); ++s) {
-        for (size_t i = 0; i < table.size(); ++i) {
-          wide.push_back(i < narrow ? blocks[s * narrow + i] : -1);
-        }
-      }
-      blocks = std::move(wide);
-      width = static_cast<int32_t>(table.size());
-    }
-    table.resize(static_cast<size_t>(width), -1);
-    blocks.insert(blocks.end(), table.begin(), table.end());
+    for (size_t g = 0; g < groups.size(); ++g) groups[g].tables.push_back(std::move(tables[g]));
   }
+
+  mutable std::vector<int32_t> slots_, blocks_;
 };
 
 class Rig {
@@ -140,10 +161,17 @@ class Rig {
     return identity_;
   }
 
+  // A group's worth of `blocks` for each kv group.
+  void create_kv(const KvSpec& spec, int32_t blocks) {
+    kv_groups_ = spec.groups.size();
+    backend.create_kv(spec, std::vector<int32_t>(kv_groups_, blocks));
+  }
+
   // Scratch for f on up to `rows` rows, all of them wanted.
   void prepare(const Forward& f, int32_t rows) {
-    Rows largest;
+    Rows largest(kv_groups_);
     largest.add_padding(rows);
+    largest.rope_len.assign(largest.tokens.size(), 1);
     largest.want_all();
     backend.prepare(f, largest.batch());
   }
@@ -176,6 +204,7 @@ class Rig {
 
  private:
   Weight identity_;
+  size_t kv_groups_ = 0;
 };
 
 // Rows of random inputs for an op: token i of a table whose row i is what the oracle takes.
@@ -186,7 +215,7 @@ struct Input {
     std::copy_n(table.values.values.begin(), x.values.size(), x.values.begin());
   }
   Rows rows() const {
-    Rows all;
+    Rows all(0);  // no kv
     all.add_padding(count);
     std::iota(all.tokens.begin(), all.tokens.end(), 0);
     all.want_all();

@@ -52,13 +52,33 @@ struct Reference {
   std::vector<float> logits;  // [prompt, V]
 };
 
-// Start-up: kv for one block, then a padding step as long as the prompt.
+// The tables of a step whose rows end at `length`: the same blocks in every kv group, and in one
+// with a window nothing of what the first row cannot see.
+struct Tables {
+  Tables(const KvSpec& kv, int32_t first, int32_t length) {
+    for (const KvGroup& group : kv.groups) {
+      const int32_t seen = group.window == 0 ? 0 : std::max(0, first - group.window + 1);
+      for (size_t i = 0; i < kBlocks.size(); ++i) {
+        const bool gone = static_cast<int32_t>(i) < seen / kBlockTokens;
+        blocks.push_back(gone ? -1 : kBlocks[i]);
+      }
+      for (int32_t p = first; p < length; ++p) {
+        slots.push_back(kBlocks[static_cast<size_t>(p / kBlockTokens)] * kBlockTokens +
+                        p % kBlockTokens);
+      }
+    }
+  }
+  std::vector<int32_t> slots, blocks;
+};
+
+// Start-up: kv for one block a group, then a padding step as long as the prompt.
 void prepare(Backend& backend, const Model& model, const std::vector<int32_t>& prompt) {
-  backend.create_kv(model.kv_spec(kBlockTokens, DType::kF32), 1);
+  const KvSpec kv = model.kv_spec(kBlockTokens, DType::kF32);
+  backend.create_kv(kv, std::vector<int32_t>(kv.groups.size(), 1));
   const auto count = static_cast<int32_t>(prompt.size());
-  const std::vector<int32_t> positions(prompt.size()), slots(prompt.size(), -1);
+  const std::vector<int32_t> positions(prompt.size()), lengths(prompt.size(), count);
+  const std::vector<int32_t> slots(kv.groups.size() * prompt.size(), -1);
   const std::vector<int32_t> query_start = {0, count}, kv_len = {count};
-  const std::vector<int32_t> blocks(kBlocks.size(), -1);
   std::vector<int32_t> rows(prompt.size());
   std::iota(rows.begin(), rows.end(), 0);
   backend.prepare(model.forward(), {.tokens = prompt,
@@ -66,47 +86,74 @@ void prepare(Backend& backend, const Model& model, const std::vector<int32_t>& p
                                     .slots = slots,
                                     .query_start = query_start,
                                     .kv_len = kv_len,
-                                    .blocks = blocks,
+                                    .blocks = {},
                                     .logit_rows = rows,
-                                    .blocks_per_sequence = static_cast<int32_t>(blocks.size())});
+                                    .blocks_per_sequence = 0,
+                                    .rope_len = lengths});
 }
 
-// One sequence on the backend, its block table kept by hand.
+// One sequence on the backend, its block tables kept by hand.
 class Sequence {
  public:
-  Sequence(Backend& backend, const Model& model) : backend_(backend), forward_(model.forward()) {
-    backend.create_kv(model.kv_spec(kBlockTokens, DType::kF32), kPoolBlocks);
+  // `prompt` tokens will come before the first that is decoded.
+  Sequence(Backend& backend, const Model& model, size_t prompt)
+      : backend_(backend),
+        forward_(model.forward()),
+        kv_(model.kv_spec(kBlockTokens, DType::kF32)),
+        prompt_(static_cast<int32_t>(prompt)),
+        recompute_above_(model.recompute_above()) {
+    backend.create_kv(kv_, std::vector<int32_t>(kv_.groups.size(), kPoolBlocks));
   }
 
   // Appends `tokens` in one step; a result for each of them.
   std::vector<Sampled> append(const std::vector<int32_t>& tokens) {
+    const bool outgrown = recompute_above_ > 0 && known() <= recompute_above_;
+    tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+    if (!outgrown || known() <= recompute_above_) return compute(tokens);
+    // All of it anew, in steps as long as the prompt.
+    std::vector<Sampled> results;
+    for (length_ = 0; length_ < known();) {
+      const auto first = tokens_.begin() + length_;
+      results = compute({first, first + std::min(prompt_, known() - length_)});
+    }
+    return {results.end() - static_cast<ptrdiff_t>(tokens.size()), results.end()};
+  }
+
+ private:
+  int32_t known() const { return std::max(prompt_, static_cast<int32_t>(tokens_.size())); }
+
+  std::vector<Sampled> compute(const std::vector<int32_t>& tokens) {
     const auto count = static_cast<int32_t>(tokens.size());
-    std::vector<int32_t> positions(tokens.size()), slots, rows(tokens.size());
+    std::vector<int32_t> positions(tokens.size()), rope_len, rows(tokens.size());
     std::iota(positions.begin(), positions.end(), length_);
     std::iota(rows.begin(), rows.end(), 0);
-    for (const int32_t p : positions) {
-      slots.push_back(kBlocks[static_cast<size_t>(p / kBlockTokens)] * kBlockTokens +
-                      p % kBlockTokens);
-    }
+    const Tables tables(kv_, length_, length_ + count);
     length_ += count;
+    // As the engine has it.
+    for (const int32_t p : positions) {
+      rope_len.push_back(recompute_above_ > 0 ? known() : std::max(prompt_, p + 1));
+    }
     const std::vector<int32_t> query_start = {0, count}, kv_len = {length_};
     const Batch batch{.tokens = tokens,
                       .positions = positions,
-                      .slots = slots,
+                      .slots = tables.slots,
                       .query_start = query_start,
                       .kv_len = kv_len,
-                      .blocks = kBlocks,
+                      .blocks = tables.blocks,
                       .logit_rows = rows,
-                      .blocks_per_sequence = static_cast<int32_t>(kBlocks.size())};
+                      .blocks_per_sequence = static_cast<int32_t>(kBlocks.size()),
+                      .rope_len = rope_len};
     const std::vector<Sampling> sampling(tokens.size(),
                                          Sampling{.temperature = 0, .keep_logits = true});
     backend_.submit(forward_, batch, sampling);
     return backend_.collect();
   }
 
- private:
   Backend& backend_;
   Forward forward_;
+  const KvSpec kv_;
+  const int32_t prompt_, recompute_above_;
+  std::vector<int32_t> tokens_;
   int32_t length_ = 0;
 };
 
@@ -138,7 +185,8 @@ class Golden : public ::testing::TestWithParam<std::string> {
 };
 
 TEST_P(Golden, GivesTheReferenceLogitsInOnePrefill) {
-  const auto results = Sequence(backend_, model_).append(reference_.prompt);
+  const auto results =
+      Sequence(backend_, model_, reference_.prompt.size()).append(reference_.prompt);
   ASSERT_EQ(results.size(), reference_.prompt.size());
   for (size_t row = 0; row < results.size(); ++row) {
     expect_row(row, results[row].logits);
@@ -146,8 +194,8 @@ TEST_P(Golden, GivesTheReferenceLogitsInOnePrefill) {
 }
 
 TEST_P(Golden, GivesTheSameLogitsHoweverThePromptIsCut) {
-  const auto whole = Sequence(backend_, model_).append(reference_.prompt);
-  Sequence sequence(backend_, model_);
+  const auto whole = Sequence(backend_, model_, reference_.prompt.size()).append(reference_.prompt);
+  Sequence sequence(backend_, model_, reference_.prompt.size());
   const auto begin = reference_.prompt.begin();
   size_t row = 0;
   for (const int chunk : {1, 7, 16, 33, 2, 5}) {
@@ -162,7 +210,7 @@ TEST_P(Golden, GivesTheSameLogitsHoweverThePromptIsCut) {
 }
 
 TEST_P(Golden, DecodesTheReferenceTokens) {
-  Sequence sequence(backend_, model_);
+  Sequence sequence(backend_, model_, reference_.prompt.size());
   std::vector<int32_t> tokens = {sequence.append(reference_.prompt).back().token};
   while (tokens.size() < reference_.greedy.size()) {
     tokens.push_back(sequence.append({tokens.back()}).back().token);

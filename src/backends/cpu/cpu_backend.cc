@@ -21,7 +21,7 @@ uint64_t scratch_floats(const cpu::Needs& needs, int32_t panel_rows) {
   const int64_t matmul = int64_t{cpu::kBlockPanels * cpu::kBlockRows} * panel_rows;
   const int64_t attend =
       int64_t{needs.queries} * (2 * needs.kv_row + cpu::kChunkTokens + 4) + needs.kv_row;
-  return static_cast<uint64_t>(std::max(matmul, attend));
+  return static_cast<uint64_t>(std::max({matmul, attend, int64_t{needs.rope_pairs}}));
 }
 
 void check_sizes(const Batch& batch, const cpu::Needs& needs) {
@@ -81,29 +81,31 @@ Weight Backend::pack(std::span<const RawTensor> parts, DType type,
 
 uint64_t Backend::weight_bytes() const { return *impl_->weight_bytes; }
 
-uint64_t Backend::block_bytes(const KvSpec& spec) {
-  return uint64_t(spec.layers) * 2 * cpu::KvPool::half_bytes(spec);
+uint64_t Backend::block_bytes(const KvSpec& spec, size_t group) {
+  return uint64_t(spec.groups.at(group).layers) * 2 * cpu::KvPool::half_bytes(spec);
 }
 
-void Backend::create_kv(const KvSpec& spec, int32_t blocks) {
+void Backend::create_kv(const KvSpec& spec, std::span<const int32_t> blocks) {
   shapes::kv_spec(spec, blocks);
   impl_->kv = {};
-  const uint64_t bytes = block_bytes(spec) * uint64_t(blocks);
-  impl_->kv.memory = cpu::Memory(bytes, "kv blocks");
-  impl_->kv.limits = {spec, blocks};
-  // Touched now, so that no step later waits for the kernel or finds no memory.
-  constexpr uint64_t kPiece = uint64_t{4} << 20;
-  impl_->pool.parallel_for(static_cast<int>((bytes - 1) / kPiece + 1), [&](int task, int) {
-    const uint64_t first = uint64_t(task) * kPiece;
-    std::memset(impl_->kv.memory.data() + first, 0, std::min(kPiece, bytes - first));
-  });
+  for (size_t group = 0; group < blocks.size(); ++group) {
+    const uint64_t bytes = block_bytes(spec, group) * uint64_t(blocks[group]);
+    std::byte* const memory = impl_->kv.memory.emplace_back(bytes, "kv blocks").data();
+    // Touched now, so that no step later waits for the kernel or finds no memory.
+    constexpr uint64_t kPiece = uint64_t{4} << 20;
+    impl_->pool.parallel_for(static_cast<int>((bytes - 1) / kPiece + 1), [&](int task, int) {
+      const uint64_t first = uint64_t(task) * kPiece;
+      std::memset(memory + first, 0, std::min(kPiece, bytes - first));
+    });
+  }
+  impl_->kv.limits = {spec, {blocks.begin(), blocks.end()}};
 }
 
-void Backend::copy_block(int32_t from, int32_t to) {
+void Backend::copy_block(size_t group, int32_t from, int32_t to) {
   const auto& limits = impl_->kv.limits;
-  shapes::copy_block(from, to, limits.blocks);
-  for (int i = 0; i < limits.spec.layers; ++i) {
-    const cpu::KvLayer layer = impl_->kv.layer(i);
+  shapes::copy_block(group, from, to, limits);
+  for (int i = 0; i < limits.spec.groups[group].layers; ++i) {
+    const cpu::KvLayer layer = impl_->kv.layer(group, i);
     std::memmove(layer.blocks + to * layer.block_bytes, layer.blocks + from * layer.block_bytes,
                  static_cast<size_t>(layer.block_bytes));
   }
@@ -156,7 +158,7 @@ uint64_t cpu::State::allocate_scratch() {
 }
 
 uint64_t Backend::prepare(const Forward& f, const Batch& largest) {
-  shapes::batch_to_measure(largest);
+  shapes::batch_to_measure(largest, impl_->kv.limits.spec);
   impl_->prepared = false;
   impl_->needs = {};
   impl_->needs.rows = static_cast<int32_t>(largest.tokens.size());

@@ -3,6 +3,7 @@
 
 #include "backends/cpu/cpu_state.h"
 #include "base/error.h"
+#include "ops/rope_frequencies.h"
 
 namespace llorch {
 namespace {
@@ -107,11 +108,18 @@ void Ops::Step::use_rope(const Rope& rope, cpu::Attend* args) {
   if (rope_done[index]) return;
   rope_done[index] = true;
   // As transformers does it: the angle is a float product.
-  cpu.for_rows(rows(), rope.dims * int64_t{8}, [&](int32_t first, int32_t last, int) {
+  cpu.for_rows(rows(), rope.dims * int64_t{8}, [&](int32_t first, int32_t last, int thread) {
+    std::span<const float> frequencies;
+    int32_t length = -1;
     for (auto row = static_cast<size_t>(first); row < static_cast<size_t>(last); ++row) {
+      const int32_t wanted = rope.trained == 0 ? 0 : batch.rope_len[row];
+      if (wanted != length) {
+        frequencies = rope_frequencies(rope, wanted, {cpu.scratch_of(thread), half});
+        length = wanted;
+      }
       const auto position = static_cast<float>(batch.positions[row]);
       for (size_t i = 0; i < half; ++i) {
-        const float angle = position * rope.inv_freq[i];
+        const float angle = position * frequencies[i];
         cosines[row * half + i] = std::cos(angle) * rope.factor;
         sines[row * half + i] = std::sin(angle) * rope.factor;
       }
@@ -231,6 +239,7 @@ Tensor Ops::attention(const Tensor& qkv, const Attention& a) {
     cpu.needs.queries = std::max(cpu.needs.queries, group * tile_rows);
     cpu.needs.kv_row = std::max(cpu.needs.kv_row, cpu::KvPool::row_of(limits.spec));
     auto& ropes = cpu.needs.ropes;
+    if (a.rope) cpu.needs.rope_pairs = std::max(cpu.needs.rope_pairs, a.rope->dims / 2);
     if (a.rope && std::find(ropes.begin(), ropes.end(), a.rope) == ropes.end()) {
       ropes.push_back(a.rope);
     }
@@ -250,9 +259,10 @@ Tensor Ops::attention(const Tensor& qkv, const Attention& a) {
   args.softcap = a.softcap;
   args.q_norm = vectors_of(a.q_norm);
   args.k_norm = vectors_of(a.k_norm);
-  args.kv = cpu.kv.layer(a.layer);
+  const auto kv_group = static_cast<size_t>(a.group);
+  args.kv = cpu.kv.layer(kv_group, a.layer);
   args.positions = step->batch.positions.data();
-  args.slots = step->batch.slots.data();
+  args.slots = step->batch.slots_of(kv_group).data();
   if (a.rope && a.rope->dims > 0) step->use_rope(*a.rope, &args);
   const size_t type = index_of(limits.spec.type);
   cpu.for_rows(step->rows(), int64_t{2} * a.kv_heads * a.head_dim,
@@ -263,8 +273,7 @@ Tensor Ops::attention(const Tensor& qkv, const Attention& a) {
   const auto tasks = static_cast<int>(cpu.tiles.size()) * a.kv_heads;
   cpu.pool.parallel_for(tasks, [&](int task, int thread) {
     const cpu::RowTile& tile = cpu.tiles[static_cast<size_t>(task / a.kv_heads)];
-    const int32_t* blocks =
-        step->batch.blocks.data() + int64_t{tile.sequence} * step->batch.blocks_per_sequence;
+    const int32_t* blocks = step->batch.table(kv_group, static_cast<size_t>(tile.sequence)).data();
     cpu.kernels.attend[type](args, {blocks, tile.first_row, tile.rows, task % a.kv_heads},
                              cpu.scratch_of(thread));
   });

@@ -50,10 +50,10 @@ inline shapes::NamedShape named(const Weight& weight) {
 
 namespace cpu {
 
-// The kv blocks: layer after layer, block after block.
+// The kv blocks: group by group, in each layer after layer, block after block.
 struct KvPool {
   shapes::KvLimits limits;
-  Memory memory;
+  std::vector<Memory> memory;  // [G]
 
   // Elements of a head's row: whole vectors of any instruction set, and whole cache lines.
   static int32_t row_of(const KvSpec& spec) { return (spec.head_dim + 15) / 16 * 16; }
@@ -62,9 +62,9 @@ struct KvPool {
     return uint64_t(spec.kv_heads) * uint64_t(spec.block_tokens) * uint64_t(row_of(spec)) *
            size_bytes(spec.type);
   }
-  KvLayer layer(int index) const {
+  KvLayer layer(size_t group, int index) const {
     const auto half = static_cast<int64_t>(half_bytes(limits.spec));
-    return {memory.data() + int64_t{index} * limits.blocks * 2 * half,
+    return {memory[group].data() + int64_t{index} * limits.blocks[group] * 2 * half,
             2 * half,
             half,
             limits.spec.kv_heads,
@@ -85,6 +85,7 @@ struct Needs {
   int32_t queries = 0, kv_row = 0;  // of an attention tile
   size_t routes = 0;
   std::vector<const Rope*> ropes;
+  int32_t rope_pairs = 0;  // of any of them
 };
 
 // Rows of one sequence that attention treats together.

@@ -90,67 +90,75 @@ struct Slot {
 // The kv blocks as history: each written slot knows the tokens that lead to it.
 class KvHistory {
  public:
-  void create(const KvSpec& spec, int32_t blocks) {
+  void create(const KvSpec& spec, std::span<const int32_t> blocks) {
     per_block_ = static_cast<size_t>(spec.block_tokens);
-    slots_.assign(per_block_ * static_cast<size_t>(blocks), Slot{});
+    slots_.clear();
+    for (const int32_t count : blocks) slots_.emplace_back(per_block_ * static_cast<size_t>(count));
   }
 
-  void copy(int32_t from, int32_t to) {
-    const auto at = [this](int32_t block) {
-      return slots_.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(block) * per_block_);
+  void copy(size_t group, int32_t from, int32_t to) {
+    const auto at = [&](int32_t block) {
+      return slots_[group].begin() +
+             static_cast<std::ptrdiff_t>(static_cast<size_t>(block) * per_block_);
     };
     std::copy_n(at(from), per_block_, at(to));
   }
 
-  // Writes the rows of a sequence, then checks that each slot from the first visible one to the
-  // last row's holds its position and follows from the slot before it.
-  void step(const Batch& batch, size_t sequence, int window) {
+  // Writes the rows of a sequence to a group, then checks that each slot from the first visible one
+  // to the last row's holds its position and follows from the slot before it.
+  void step(const Batch& batch, size_t group, size_t sequence, int window) {
     int32_t first = INT32_MAX, last = -1;
     for (auto row = static_cast<size_t>(batch.query_start[sequence]);
          row < static_cast<size_t>(batch.query_start[sequence + 1]); ++row) {
-      if (batch.slots[row] == -1) continue;
+      const int32_t slot = batch.slots_of(group)[row];
+      if (slot == -1) continue;
       const int32_t position = batch.positions[row];
-      const Slot* before = position > 0 ? find(batch, sequence, position - 1) : nullptr;
-      slots_[static_cast<size_t>(batch.slots[row])] = {
+      const Slot* before = position > 0 ? find(batch, group, sequence, position - 1) : nullptr;
+      slots_[group][static_cast<size_t>(slot)] = {
           batch.tokens[row], position,
           mixed(before ? before->prefix : 0, static_cast<uint64_t>(batch.tokens[row]))};
       first = std::min(first, window > 0 ? std::max(0, position - window + 1) : 0);
       last = std::max(last, position);
     }
     for (int32_t position = first; position <= last; ++position) {
-      verify(batch, sequence, position, position == first);
+      verify(batch, group, sequence, position, position == first);
     }
   }
 
  private:
-  const Slot* find(const Batch& batch, size_t sequence, int32_t position) const {
+  const Slot* find(const Batch& batch, size_t group, size_t sequence, int32_t position) const {
     const auto index = static_cast<size_t>(position) / per_block_;
-    const int32_t block =
-        batch.blocks[sequence * static_cast<size_t>(batch.blocks_per_sequence) + index];
+    const int32_t block = batch.table(group, sequence)[index];
     if (block < 0) return nullptr;
-    return &slots_[static_cast<size_t>(block) * per_block_ +
-                   static_cast<size_t>(position) % per_block_];
+    return &slots_[group][static_cast<size_t>(block) * per_block_ +
+                          static_cast<size_t>(position) % per_block_];
   }
 
-  void verify(const Batch& batch, size_t sequence, int32_t position, bool is_first) const {
+  void verify(const Batch& batch, size_t group, size_t sequence, int32_t position,
+              bool is_first) const {
     const auto fail = [&](const std::string& what) {
       throw Error(ErrorCode::kInternal, "[attention] sequence " + std::to_string(sequence) +
                                             ", position " + std::to_string(position) + ": " + what);
     };
-    const Slot* slot = find(batch, sequence, position);
+    const Slot* slot = find(batch, group, sequence, position);
     if (slot == nullptr) fail("no block");
     if (slot->position < 0) fail("its slot was never written");
     if (slot->position != position) {
       fail("its slot holds position " + std::to_string(slot->position));
     }
-    const Slot* before = position > 0 && !is_first ? find(batch, sequence, position - 1) : nullptr;
+    const Slot* other = group > 0 ? find(batch, 0, sequence, position) : nullptr;
+    if (other && (other->token != slot->token || other->position != position)) {
+      fail("the kv groups hold different tokens");
+    }
+    const Slot* before =
+        position > 0 && !is_first ? find(batch, group, sequence, position - 1) : nullptr;
     if (position > 0 && before == nullptr) return;
     const uint64_t wanted = mixed(before ? before->prefix : 0, static_cast<uint64_t>(slot->token));
     if (slot->prefix != wanted) fail("its slot was written for another sequence");
   }
 
   size_t per_block_ = 1;
-  std::vector<Slot> slots_;
+  std::vector<std::vector<Slot>> slots_;  // [G]
 };
 
 }  // namespace
@@ -158,10 +166,10 @@ class KvHistory {
 // What the ops of a running step see.
 struct Ops::Step {
   const Batch& batch;
-  shapes::KvLimits kv;
+  const shapes::KvLimits& kv;
   bool measuring = false;
-  bool attended = false;
-  int window = 1;  // the widest of all layers; 0 = all tokens
+  // The widest window of a group's layers that attended; 0 = all tokens, -1 = none did.
+  std::vector<int> windows = std::vector<int>(kv.spec.groups.size(), -1);
   uint64_t largest_bytes = 0;
 
   Tensor make(Shape shape, bool is_logits = false) {
@@ -210,12 +218,13 @@ Tensor Ops::linear(const Tensor& x, const Weight& w) {
 }
 
 Tensor Ops::attention(const Tensor& qkv, const Attention& a) {
-  step->attended = true;
-  if (step->window != 0) step->window = a.window == 0 ? 0 : std::max(step->window, a.window);
   const auto q = named(a.q_norm), k = named(a.k_norm);
-  return step->make(
+  const Shape shape =
       step->measuring ? shapes::attention_to_measure(qkv.shape, a, step->batch, step->kv.spec, q, k)
-                      : shapes::attention(qkv.shape, a, step->batch, step->kv, q, k));
+                      : shapes::attention(qkv.shape, a, step->batch, step->kv, q, k);
+  int& window = step->windows[static_cast<size_t>(a.group)];
+  if (window != 0) window = a.window == 0 ? 0 : std::max(window, a.window);
+  return step->make(shape);
 }
 
 Tensor Ops::mlp(const Tensor& x, const Weight& gate_up, const Weight& down, Act) {
@@ -310,40 +319,45 @@ Weight Backend::pack(std::span<const RawTensor> parts, DType type,
 }
 
 uint64_t Backend::prepare(const Forward& f, const Batch& largest) {
-  shapes::batch_to_measure(largest);
-  Ops::Step step{largest, impl_->kv, true};
+  shapes::batch_to_measure(largest, impl_->kv.spec);
+  Ops::Step step{.batch = largest, .kv = impl_->kv, .measuring = true};
   const Shape shape = impl_->run(f, &step);
   impl_->scratch.reserve(static_cast<size_t>(shape.cols));
   return step.largest_bytes;
 }
 
-uint64_t Backend::block_bytes(const KvSpec& spec) {
-  return uint64_t(spec.layers) * 2 * uint64_t(spec.kv_heads) * uint64_t(spec.head_dim) *
-         uint64_t(spec.block_tokens) * size_bytes(spec.type);
+uint64_t Backend::block_bytes(const KvSpec& spec, size_t group) {
+  return uint64_t(spec.groups.at(group).layers) * 2 * uint64_t(spec.kv_heads) *
+         uint64_t(spec.head_dim) * uint64_t(spec.block_tokens) * size_bytes(spec.type);
 }
 
-void Backend::create_kv(const KvSpec& spec, int32_t blocks) {
+void Backend::create_kv(const KvSpec& spec, std::span<const int32_t> blocks) {
   shapes::kv_spec(spec, blocks);
   impl_->kv_bytes = 0;
-  const uint64_t bytes = block_bytes(spec) * uint64_t(blocks), free = impl_->free_bytes();
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < blocks.size(); ++i) bytes += block_bytes(spec, i) * uint64_t(blocks[i]);
+  const uint64_t free = impl_->free_bytes();
   if (bytes > free) throw OutOfMemory("kv blocks", bytes, free);
-  impl_->kv = {spec, blocks};
+  impl_->kv = {spec, {blocks.begin(), blocks.end()}};
   impl_->history.create(spec, blocks);
   impl_->kv_bytes = bytes;
 }
 
-void Backend::copy_block(int32_t from, int32_t to) {
-  shapes::copy_block(from, to, impl_->kv.blocks);
-  impl_->history.copy(from, to);
+void Backend::copy_block(size_t group, int32_t from, int32_t to) {
+  shapes::copy_block(group, from, to, impl_->kv);
+  impl_->history.copy(group, from, to);
 }
 
 void Backend::submit(const Forward& f, const Batch& batch, std::span<const Sampling> sampling) {
   shapes::batch(batch, impl_->kv);
   shapes::sampling(batch, sampling);
-  Ops::Step step{batch, impl_->kv};
+  Ops::Step step{.batch = batch, .kv = impl_->kv};
   const Shape shape = impl_->run(f, &step);
-  if (step.attended) {
-    for (size_t s = 0; s < batch.kv_len.size(); ++s) impl_->history.step(batch, s, step.window);
+  for (size_t group = 0; group < step.windows.size(); ++group) {
+    if (step.windows[group] < 0) continue;
+    for (size_t s = 0; s < batch.kv_len.size(); ++s) {
+      impl_->history.step(batch, group, s, step.windows[group]);
+    }
   }
   ++impl_->step_number;
   impl_->results.clear();

@@ -12,7 +12,12 @@ namespace llorch {
 namespace {
 
 constexpr int kVocab = 50;
-constexpr KvSpec kKv{.layers = 1, .kv_heads = 1, .head_dim = 4, .block_tokens = 2};
+constexpr int32_t kBlocks[] = {8};
+const KvSpec kKv{.groups = {{.layers = 1}},
+                 .kv_heads = 1,
+                 .head_dim = 4,
+                 .block_tokens = 2,
+                 .type = DType::kF32};
 
 // One layer's worth of weights, all zero.
 struct Net {
@@ -64,7 +69,7 @@ std::vector<Sampled> step(Backend& backend, const Net& net, const Rows& rows,
 
 class Fake : public testing::Test {
  protected:
-  Fake() : net(backend) { backend.create_kv(kKv, 8); }
+  Fake() : net(backend) { backend.create_kv(kKv, kBlocks); }
   Backend backend{BackendOptions{}};
   Net net;
 };
@@ -124,7 +129,7 @@ TEST_F(Fake, RefusesASlotThatTheBlockTableDoesNotName) {
 
 TEST_F(Fake, CopiesABlockWithItsHistory) {
   step(backend, net, {{1, 2, 3}, 0, {0, 1}});
-  backend.copy_block(1, 5);
+  backend.copy_block(0, 1, 5);
   EXPECT_EQ(step(backend, net, {{40}, 3, {0, 5}})[0].token, 41);
   EXPECT_EQ(step(backend, net, {{30}, 3, {0, 1}})[0].token, 31);
 }
@@ -134,7 +139,7 @@ TEST_F(Fake, FailsAtTheStepThatTheEnvironmentNames) {
   Backend failing{BackendOptions{}};
   unsetenv("LLORCH_FAKE_FAIL_AT_STEP");
   const Net own(failing);
-  failing.create_kv(kKv, 8);
+  failing.create_kv(kKv, kBlocks);
   EXPECT_EQ(step(failing, own, {{1}, 0, {0}})[0].token, 2);
   try {
     step(failing, own, {{2}, 1, {0}});
@@ -149,9 +154,10 @@ TEST_F(Fake, RefusesMoreBlocksThanMemoryIsFree) {
   Backend small{BackendOptions{}};
   unsetenv("LLORCH_FAKE_FREE_BYTES");
   EXPECT_EQ(small.device().free_bytes, 1000u);
-  EXPECT_THROW(small.create_kv(kKv, 16), OutOfMemory);
-  small.create_kv(kKv, 15);
-  EXPECT_EQ(small.device().free_bytes, 1000u - 15 * Backend::block_bytes(kKv));
+  const int32_t too_many[] = {16}, fitting[] = {15};
+  EXPECT_THROW(small.create_kv(kKv, too_many), OutOfMemory);
+  small.create_kv(kKv, fitting);
+  EXPECT_EQ(small.device().free_bytes, 1000u - 15 * Backend::block_bytes(kKv, 0));
 }
 
 }  // namespace
