@@ -52,8 +52,7 @@ Bpe::Bpe(Vocabulary vocabulary, const std::vector<BpeMerge>& merges, BpeOptions 
       (*bytes_)[byte] = vocabulary_.id_of(byte_token(byte)).value_or(kNone);
     }
   }
-  forgets_ = !options_.unk_token ||
-             (bytes_ && std::find(bytes_->begin(), bytes_->end(), kNone) == bytes_->end());
+  keeps_all_ = bytes_ && std::find(bytes_->begin(), bytes_->end(), kNone) == bytes_->end();
   vocabulary_.for_each([this](std::string_view token, int32_t) {
     longest_token_ = std::max(longest_token_, token.size());
   });
@@ -90,10 +89,10 @@ bool Bpe::may_join(char32_t left, char32_t right) const {
   return (joined_[bit / 64] >> bit % 64 & 1) != 0;
 }
 
-// Whether a text may be cut before `character` as far as unknown characters go: an unknown token
-// that waits is put before the next known character.
-bool Bpe::can_begin(std::string_view character) const {
-  return forgets_ || char_id(character).has_value();
+// Beside a character that is dropped, or an unknown token that waits, others are neighbours than
+// those of the text.
+bool Bpe::is_known(std::string_view character) const {
+  return keeps_all_ || char_id(character).has_value();
 }
 
 // A pair that is listed twice has its last rank.
@@ -248,17 +247,16 @@ void Bpe::encode(std::string_view word, Workspace& workspace, std::vector<int32_
   // No token lies across two characters that no merged token has side by side: what is before and
   // what is after are encoded by themselves. So a whole text that is one word to SentencePiece is
   // cut into short ones, most of which are known.
-  size_t begin = 0;
-  char32_t left = char_at(word, 0);
+  size_t begin = 0, before = 0;
   for (size_t at = char_bytes(word, 0); at < word.size();) {
-    const size_t bytes = char_bytes(word, at);
-    const char32_t right = char_at(word, at);
-    if (!may_join(left, right) && can_begin(word.substr(at, bytes))) {
+    const size_t next = at + char_bytes(word, at);
+    if (!may_join(char_at(word, before), char_at(word, at)) &&
+        is_known(word.substr(before, at - before)) && is_known(word.substr(at, next - at))) {
       encode_stretch(word.substr(begin, at - begin), workspace, ids);
       begin = at;
     }
-    left = right;
-    at += bytes;
+    before = at;
+    at = next;
   }
   encode_stretch(word.substr(begin), workspace, ids);
 }

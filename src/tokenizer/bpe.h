@@ -70,7 +70,7 @@ class Bpe {
   int32_t unknown_id() const;
   void note_pairs(std::string_view token);
   bool may_join(char32_t left, char32_t right) const;
-  bool can_begin(std::string_view character) const;
+  bool is_known(std::string_view character) const;
   void encode_stretch(std::string_view word, Workspace& workspace, std::vector<int32_t>& ids) const;
   void make_symbols(std::string_view word, Workspace& workspace) const;
   void merge_few(Workspace& workspace) const;
@@ -84,7 +84,7 @@ class Bpe {
   std::optional<std::array<int32_t, 256>> bytes_;  // byte tokens, kNone where missing
   std::vector<uint64_t> joined_;  // a bit by hash for each pair of characters inside merged tokens
   bool plain_ = true;             // merged tokens are the two sides' text, one after another
-  bool forgets_ = false;          // what an unknown character becomes depends on it alone
+  bool keeps_all_ = false;        // unknown characters become their bytes
   size_t longest_token_ = 0;      // bytes
 };
 

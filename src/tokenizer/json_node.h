@@ -36,6 +36,8 @@ class JsonNode {
   const std::string& string() const;
   bool boolean() const;
   int64_t integer(int64_t least, int64_t most) const;
+  bool is_string() const { return value_->is_string(); }
+  bool is_object() const { return value_->is_object(); }
   bool is_zero() const { return value_->is_number() && value_->get<double>() == 0; }
   bool boolean_or(const char* key, bool otherwise) const;
 

@@ -19,7 +19,9 @@ void run(NormalForm form, Text& text) {
 
 void run(const ReplaceText& step, Text& text) { replace_all(step.pattern, step.content, text); }
 
-void run(const PrependText& step, Text& text) { prepend(step.prefix, text); }
+void run(const PrependText& step, Text& text) {
+  if (!step.at_start_only || text.origin_bytes > 0) prepend(step.prefix, text);
+}
 
 void run(const StripText& step, Text& text) {
   const std::string_view all = text.bytes;

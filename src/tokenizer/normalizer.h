@@ -18,6 +18,7 @@ struct ReplaceText {
 };
 struct PrependText {
   std::string prefix;
+  bool at_start_only = false;  // of the whole text
 };
 struct StripText {
   bool left, right;

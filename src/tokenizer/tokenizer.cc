@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "tokenizer/parts.h"
+#include "tokenizer/sentencepiece.h"
 #include "tokenizer/tokenizer_json.h"
 #include "tokenizer/unicode.h"
 
@@ -120,14 +121,24 @@ Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 
-Tokenizer Tokenizer::from_json(std::string_view json, const std::string& file) {
+template <typename Read>
+Tokenizer Tokenizer::make(const std::string& file, const Read& read) {
   try {
-    return Tokenizer(std::make_unique<const Impl>(tok::read_tokenizer_json(json, file)));
+    return Tokenizer(std::make_unique<const Impl>(read()));
   } catch (const Error& e) {
     // A pattern that is too much work for the file's own tokens.
     if (e.code() != ErrorCode::kBadRequest) throw;
     throw Error(ErrorCode::kUnsupported, file + ": " + e.what());
   }
+}
+
+Tokenizer Tokenizer::from_json(std::string_view json, const std::string& file) {
+  return make(file, [&] { return tok::read_tokenizer_json(json, file); });
+}
+
+Tokenizer Tokenizer::from_sentencepiece(std::string_view model, std::string_view tokenizer_config,
+                                        const std::string& file) {
+  return make(file, [&] { return tok::read_sentencepiece(model, tokenizer_config, file); });
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view utf8, EncodeOptions options) const {

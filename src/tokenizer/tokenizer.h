@@ -1,5 +1,5 @@
 // Text to token ids and back, as the tokenizers library does it. Knows nothing of models or files:
-// it is given the text of a tokenizer.json.
+// it is given a file's contents.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +18,11 @@ class Tokenizer {
   // Throws Error{kCorruptFile} where the JSON is damaged or contradicts itself, Error{kUnsupported}
   // that names a component this reader has not got. `file` names the source in messages.
   static Tokenizer from_json(std::string_view json, const std::string& file);
+  // From a SentencePiece file (tokenizer.model) and the text of tokenizer_config.json, which may be
+  // empty: the ids that transformers gives for a folder without tokenizer.json. Throws as
+  // from_json().
+  static Tokenizer from_sentencepiece(std::string_view model, std::string_view tokenizer_config,
+                                      const std::string& file);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
@@ -50,6 +55,8 @@ class Tokenizer {
  private:
   struct Impl;
   explicit Tokenizer(std::unique_ptr<const Impl> impl);
+  template <typename Read>
+  static Tokenizer make(const std::string& file, const Read& read);
   std::unique_ptr<const Impl> impl_;
 };
 

@@ -1,7 +1,7 @@
 // Encodes and decodes texts for tools/tokenizer_diff.py, which compares the answers with another
 // implementation. Part of the tests.
 //
-//   tokenizer_cli tokenizer.json < texts > answers
+//   tokenizer_cli tokenizer.json|tokenizer.model < texts > answers
 //
 // All numbers are 32-bit little-endian. A text is its length and its bytes. The answer: a list of
 // ids (count, ids) with special tokens added and parsed; one with neither; the first list decoded
@@ -69,10 +69,24 @@ bool streams_like_whole(const Tokenizer& tokenizer, const std::vector<int32_t>& 
   return true;
 }
 
-int run(const char* path) {
+std::string read_file(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
-  const std::string json{std::istreambuf_iterator<char>(in), {}};
-  const Tokenizer tokenizer = Tokenizer::from_json(json, path);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+// A tokenizer.json, or a tokenizer.model with the tokenizer_config.json beside it.
+Tokenizer load(const std::string& path) {
+  const size_t name = path.rfind('/') + 1;
+  const std::string bytes = read_file(path);
+  if (path.size() - name < 6 || path.substr(path.size() - 6) != ".model") {
+    return Tokenizer::from_json(bytes, path);
+  }
+  return Tokenizer::from_sentencepiece(
+      bytes, read_file(path.substr(0, name) + "tokenizer_config.json"), path);
+}
+
+int run(const char* path) {
+  const Tokenizer tokenizer = load(path);
   std::string text;
   while (read_text(text)) {
     const std::vector<int32_t> ids = tokenizer.encode(text);
@@ -90,7 +104,7 @@ int run(const char* path) {
 
 int main(int argc, char** argv) {
   if (argc != 2) {
-    std::cerr << "usage: tokenizer_cli tokenizer.json\n";
+    std::cerr << "usage: tokenizer_cli tokenizer.json|tokenizer.model\n";
     return 2;
   }
   try {

@@ -63,6 +63,29 @@ TEST(Tokenizer, EncodesAsTheLibrary) {
   }
 }
 
+// Every folder that tools/sentencepiece_diff.py wrote: with the answers of transformers, or with
+// those of SentencePiece, which has no ids of its own to put around a text.
+TEST(Tokenizer, ReadsSentencePieceFilesAsTheReferences) {
+  int folders = 0;
+  for (const auto& entry : fs::directory_iterator("tests/golden/sentencepiece")) {
+    const fs::path folder = entry.path();
+    const Tokenizer tokenizer = Tokenizer::from_sentencepiece(
+        read(folder / "tokenizer.model"), read(folder / "tokenizer_config.json"),
+        (folder / "tokenizer.model").string());
+    ++folders;
+    for (const auto& wanted : nlohmann::json::parse(read(folder / "cases.json"))) {
+      const auto text = wanted["text"].get<std::string>();
+      EXPECT_EQ(tokenizer.encode(text, kPlain), wanted["plain_ids"].get<Ids>()) << folder << text;
+      if (!wanted.contains("ids")) continue;
+      const Ids ids = wanted["ids"];
+      EXPECT_EQ(tokenizer.encode(text), ids) << folder << text;
+      EXPECT_EQ(tokenizer.decode(ids, false), wanted["decoded"]) << folder;
+      EXPECT_EQ(tokenizer.decode(ids, true), wanted["decoded_without_special"]) << folder;
+    }
+  }
+  EXPECT_GE(folders, 15);
+}
+
 TEST(Tokenizer, DecodesAsTheLibrary) {
   for (const Golden& golden : goldens()) {
     for (const auto& wanted : golden.cases) {
