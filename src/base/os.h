@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <ctime>
 #include <functional>
 #include <span>
 #include <string>
@@ -23,6 +24,7 @@ bool stderr_is_terminal();
 // A closed socket or pipe shall be an error code, not a signal; as many descriptors as allowed.
 void prepare_process();
 void name_this_thread(const char* name);
+std::tm local_time(std::time_t at);  // in the time zone of this machine; any thread
 // Asks the kernel to back this memory by huge pages; a hint, never an error.
 void prefer_huge_pages(std::span<std::byte> memory);
 

@@ -287,6 +287,12 @@ void prepare_process() {
   }
 }
 
+std::tm local_time(std::time_t at) {
+  std::tm time{};
+  localtime_r(&at, &time);
+  return time;
+}
+
 void name_this_thread(const char* name) {
 #ifdef __linux__
   pthread_setname_np(pthread_self(), name);

@@ -70,6 +70,12 @@ bool stderr_is_terminal() { return _isatty(_fileno(stderr)) != 0; }
 
 void prepare_process() {}
 
+std::tm local_time(std::time_t at) {
+  std::tm time{};
+  localtime_s(&time, &at);
+  return time;
+}
+
 void name_this_thread(const char* name) {
   // mingw-w64 10 does not declare SetThreadDescription, so it is looked up.
   using SetDescription = HRESULT(WINAPI*)(HANDLE, PCWSTR);

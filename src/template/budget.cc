@@ -1,0 +1,50 @@
+#include "template/budget.h"
+
+#include "template/value.h"
+
+namespace llorch::tmpl {
+namespace {
+
+constexpr uint64_t kSteps = 1'000'000;
+constexpr uint64_t kBytes = uint64_t{64} << 20;
+constexpr uint64_t kStepsPerInputByte = 1;
+constexpr uint64_t kBytesPerInputByte = 16;
+
+thread_local Budget* current = nullptr;
+
+}  // namespace
+
+Budget::Budget(size_t input_bytes)
+    : steps_left_(kSteps + kStepsPerInputByte * input_bytes),
+      bytes_left_(kBytes + kBytesPerInputByte * input_bytes),
+      outer_(current) {
+  current = this;
+}
+
+Budget::~Budget() { current = outer_; }
+
+void spend_steps(uint64_t n) {
+  if (current == nullptr) return;
+  if (n > current->steps_left_) {
+    current->steps_left_ = 0;
+    throw Failure("the template runs for too long");
+  }
+  current->steps_left_ -= n;
+}
+
+void spend_bytes(uint64_t n) {
+  if (current == nullptr) return;
+  if (n > current->bytes_left_) {
+    current->bytes_left_ = 0;
+    throw Failure("the template makes too much text");
+  }
+  current->bytes_left_ -= n;
+}
+
+void check_fits(uint64_t n) {
+  if (current != nullptr && n > current->bytes_left_) {
+    throw Failure("the template makes too much text");
+  }
+}
+
+}  // namespace llorch::tmpl
