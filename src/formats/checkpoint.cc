@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "formats/file_error.h"
+#include "formats/gguf_files.h"
 #include "formats/json_reader.h"
+#include "formats/safetensors.h"
 
 namespace llorch {
 namespace {
@@ -102,11 +104,9 @@ Checkpoint Checkpoint::open(const std::string& path) {
                       : "no such file or directory");
   }
   const bool is_directory = fs::is_directory(status);
-  if (!is_directory && ends_with(path, ".gguf")) {
-    throw_unsupported(path, "", "GGUF files are not supported yet; supported: safetensors");
-  }
-  if (!is_directory && !ends_with(path, ".safetensors")) {
-    throw_unsupported(path, "", "is neither a directory nor a .safetensors file");
+  const bool is_gguf = !is_directory && ends_with(path, ".gguf");
+  if (!is_directory && !is_gguf && !ends_with(path, ".safetensors")) {
+    throw_unsupported(path, "", "is neither a directory nor a .safetensors or .gguf file");
   }
   Checkpoint checkpoint;
   checkpoint.path_ = path;
@@ -114,46 +114,117 @@ Checkpoint Checkpoint::open(const std::string& path) {
   if (checkpoint.directory_.empty()) {
     checkpoint.directory_ = ".";
   }
-  const std::string& directory = checkpoint.directory_;
-  checkpoint.config_file_ = join(directory, "config.json");
-  checkpoint.config_ = read_required(checkpoint.config_file_, kMaxConfigBytes);
-  checkpoint.generation_config_ =
-      read_optional(join(directory, "generation_config.json"), kMaxConfigBytes);
-  checkpoint.tokenizer_ = read_required(join(directory, "tokenizer.json"), kMaxTokenizerBytes);
-  checkpoint.tokenizer_config_ =
-      read_optional(join(directory, "tokenizer_config.json"), kMaxConfigBytes);
+  if (is_gguf) {
+    checkpoint.open_gguf(path);
+    return checkpoint;
+  }
+  if (is_directory && !exists(join(path, "config.json"))) {
+    const auto models = gguf_models_in(path);
+    if (models.size() > 1) {
+      throw_corrupt(
+          path, "",
+          "holds " + std::to_string(models.size()) + " GGUF models; name one of the files");
+    }
+    if (models.size() == 1) {
+      checkpoint.open_gguf(models.front());
+      return checkpoint;
+    }
+  }
+  checkpoint.open_folder(is_directory);
+  return checkpoint;
+}
 
-  const std::string single = is_directory ? join(directory, "model.safetensors") : path;
-  const std::string index = join(directory, "model.safetensors.index.json");
+void Checkpoint::open_folder(bool is_directory) {
+  config_file_ = join(directory_, "config.json");
+  config_ = read_required(config_file_, kMaxConfigBytes);
+  generation_config_ = read_optional(join(directory_, "generation_config.json"), kMaxConfigBytes);
+  tokenizer_ = read_required(join(directory_, "tokenizer.json"), kMaxTokenizerBytes);
+  tokenizer_config_ = read_optional(join(directory_, "tokenizer_config.json"), kMaxConfigBytes);
+
+  const std::string single = is_directory ? join(directory_, "model.safetensors") : path_;
+  const std::string index = join(directory_, "model.safetensors.index.json");
   if (exists(single)) {
-    checkpoint.path_ = single;
-    checkpoint.add_file(single);
+    path_ = single;
+    add_file(single);
   } else if (exists(index)) {
-    checkpoint.add_indexed_files(index);
+    add_indexed_files(index);
   } else {
-    const auto files = safetensors_in(directory);
+    const auto files = safetensors_in(directory_);
     if (files.empty() || files.size() > kMaxFiles) {
-      throw_corrupt(directory, "",
+      throw_corrupt(directory_, "",
                     "holds " + std::to_string(files.size()) +
                         " .safetensors files; it must be 1 to " + std::to_string(kMaxFiles));
     }
     for (const std::string& file : files) {
-      checkpoint.add_file(file);
+      add_file(file);
     }
   }
-  return checkpoint;
+}
+
+void Checkpoint::open_gguf(const std::string& path) {
+  constexpr char kNumber[] = "split.no", kCount[] = "split.count";
+  constexpr int64_t kMostShards = kMaxFiles;
+  Gguf named = Gguf::parse(map_file(path).bytes(), path);
+  const auto count = named.integer(kCount, 0, kMostShards).value_or(1);
+  const auto set = parse_gguf_shard_name(path);
+  if (count > 1 && (!set || set->count != count)) {
+    named.corrupt(kCount, "is " + std::to_string(count) + ", but the file's name does not end in " +
+                              GgufShardName{"", 1, static_cast<int>(count)}.path(1));
+  }
+  path_ = count > 1 ? set->path(1) : path;
+  config_file_ = path_;
+  for (int i = 1; i <= std::max<int64_t>(count, 1); ++i) {
+    const std::string shard_path = count > 1 ? set->path(i) : path;
+    if (!exists(shard_path)) {
+      named.corrupt(kCount, "is " + std::to_string(count) + ", but " +
+                                printable(fs::path(shard_path).filename().string()) +
+                                " is not there");
+    }
+    Gguf shard = Gguf::parse(map_file(shard_path).bytes(), shard_path);
+    if (count > 1 && shard.integer(kCount, 0, kMostShards) != count) {
+      shard.corrupt(kCount, "is not " + std::to_string(count) + ", as in " + printable(path));
+    }
+    if (count > 1 && shard.integer(kNumber, 0, kMostShards) != i - 1) {
+      shard.corrupt(kNumber, "is not " + std::to_string(i - 1) + ", as the file's name says");
+    }
+    for (const StoredTensor& tensor : shard.tensors()) {
+      add_tensor(tensor);
+    }
+    if (i == 1) {
+      gguf_ = std::move(shard);
+    }
+  }
+  const auto total = gguf_->integer("split.tensors.count", 0, INT64_MAX);
+  if (count > 1 && total && *total != static_cast<int64_t>(tensors_.size())) {
+    gguf_->corrupt("split.tensors.count", "is " + std::to_string(*total) + ", but the files hold " +
+                                              std::to_string(tensors_.size()) + " tensors");
+  }
+}
+
+void Checkpoint::describe(Description description) {
+  config_ = std::move(description.config);
+  generation_config_ = std::move(description.generation_config);
+  tokenizer_config_ = std::move(description.tokenizer_config);
+  tensors_ = std::move(description.tensors);
+}
+
+const os::MappedFile& Checkpoint::map_file(const std::string& path) {
+  check_regular(path);
+  return files_.try_emplace(path, path).first->second;
+}
+
+void Checkpoint::add_tensor(StoredTensor tensor) {
+  const auto known = tensors_.find(tensor.name);
+  if (known != tensors_.end()) {
+    throw_corrupt(tensor.file, tensor.name, "is also in " + printable(known->second.file));
+  }
+  std::string name = tensor.name;
+  tensors_.emplace(std::move(name), std::move(tensor));
 }
 
 void Checkpoint::add_file(const std::string& path) {
-  check_regular(path);
-  const auto [file, added] = files_.try_emplace(path, path);
-  for (StoredTensor& tensor : parse_safetensors(file->second.bytes(), path)) {
-    const auto known = tensors_.find(tensor.name);
-    if (known != tensors_.end()) {
-      throw_corrupt(path, tensor.name, "is also in " + printable(known->second.file));
-    }
-    std::string name = tensor.name;
-    tensors_.emplace(std::move(name), std::move(tensor));
+  for (StoredTensor& tensor : parse_safetensors(map_file(path).bytes(), path)) {
+    add_tensor(std::move(tensor));
   }
 }
 

@@ -2,25 +2,39 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "base/os.h"
-#include "formats/safetensors.h"
+#include "formats/gguf.h"
+#include "formats/stored_tensor.h"
 
 namespace llorch {
 
 // Immutable once opened; any thread. The mapped files live as long as it does.
 class Checkpoint {
  public:
-  // `path`: a directory (config.json, tokenizer.json, *.safetensors, sharded by index or not) or
-  // one .safetensors file beside them. Throws Error{kCorruptFile} or Error{kUnsupported} naming
+  // `path`: a directory (config.json, tokenizer.json, *.safetensors, sharded by index or not), one
+  // .safetensors file beside them, a .gguf file (any one of a split set), or a directory without
+  // config.json that holds one GGUF model. Throws Error{kCorruptFile} or Error{kUnsupported} naming
   // file, tensor and reason.
   static Checkpoint open(const std::string& path);
 
   const std::string& directory() const { return directory_; }
   // What holds the tensors, for messages: the one file, or the folder of several.
   const std::string& path() const { return path_; }
+  // Of a GGUF model the metadata (of a set's first file); null for other models. Until describe()
+  // is called, such a model has no texts, and its tensors have the names of the file.
+  const Gguf* gguf() const { return gguf_ ? &*gguf_ : nullptr; }
+  using Tensors = std::map<std::string, StoredTensor, std::less<>>;
+  // What folders have in files of their own, and the tensors under the names folders have.
+  struct Description {
+    std::string config, generation_config, tokenizer_config;
+    Tensors tensors;
+  };
+  void describe(Description description);
+
   // config.json and what messages call it: its path.
   const std::string& config() const { return config_; }
   const std::string& config_file() const { return config_file_; }
@@ -30,19 +44,24 @@ class Checkpoint {
 
   // Null if there is none of that name. Valid as long as this Checkpoint lives.
   const StoredTensor* find(std::string_view name) const;
-  const std::map<std::string, StoredTensor, std::less<>>& tensors() const { return tensors_; }
+  const Tensors& tensors() const { return tensors_; }
   // The packed tensor's pages need not stay in memory.
   void drop(const StoredTensor& tensor) const;
 
  private:
   Checkpoint() = default;
+  void open_folder(bool is_directory);
+  void open_gguf(const std::string& path);
+  const os::MappedFile& map_file(const std::string& path);
+  void add_tensor(StoredTensor tensor);
   void add_file(const std::string& path);
   void add_indexed_files(const std::string& index);
 
   std::string directory_, path_;
   std::string config_, config_file_, generation_config_, tokenizer_, tokenizer_config_;
   std::map<std::string, os::MappedFile> files_;  // by path
-  std::map<std::string, StoredTensor, std::less<>> tensors_;
+  std::optional<Gguf> gguf_;
+  Tensors tensors_;
 };
 
 }  // namespace llorch

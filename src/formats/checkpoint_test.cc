@@ -1,11 +1,13 @@
 #include "formats/checkpoint.h"
 
+#include "formats/gguf_testing.h"
 #include "formats/testing.h"
 
 namespace llorch {
 namespace {
 
 using testing::expect_error;
+using testing::GgufFile;
 using testing::safetensors;
 using testing::TempFolder;
 
@@ -82,9 +84,9 @@ TEST(Checkpoint, RefusesPathsThatHoldNoModel) {
   refuse(ErrorCode::kCorruptFile, folder.file("x.safetensors"), {"x.safetensors: no such file"});
   refuse(ErrorCode::kCorruptFile, folder.file("config.json/x"), {"config.json/x: "});
   refuse(ErrorCode::kCorruptFile, "", {"no such file"});
-  folder.write("m.gguf", "GGUF");
-  refuse(ErrorCode::kUnsupported, folder.file("m.gguf"),
-         {folder.file("m.gguf") + ": GGUF files are not supported yet"});
+  folder.write("m.gguf", "GGML");
+  refuse(ErrorCode::kCorruptFile, folder.file("m.gguf"),
+         {folder.file("m.gguf") + ": does not begin with GGUF"});
   folder.write("m.bin", "x");
   refuse(ErrorCode::kUnsupported, folder.file("m.bin"), {"m.bin: is neither a directory nor"});
 }
@@ -161,6 +163,74 @@ TEST(Checkpoint, RefusesShardNamesThatLeadElsewhere) {
     folder.write("model.safetensors.index.json", R"({"weight_map":{"a":")" + shard + "\"}}");
     folder.expect_corrupt({"index.json: weight_map.a: shard '", "is not the name of"});
   }
+}
+
+// One tensor, and what a set's file says of itself.
+std::string shard(const std::string& tensor, uint32_t number, uint32_t count,
+                  uint32_t total = UINT32_MAX) {
+  GgufFile file;
+  file.text("general.architecture", "llama").number("split.no", number);
+  file.number("split.count", count);
+  if (total != UINT32_MAX) {
+    file.number("split.tensors.count", total);
+  }
+  return file.tensor(tensor, {1}, 0, "abcd").build();
+}
+
+TEST(Checkpoint, OpensAGgufFileAndFoldersOfOne) {
+  const TempFolder folder;
+  folder.write("m.gguf", GgufFile().text("a", "b").tensor("w", {1}, 0, "abcd").build());
+  for (const std::string& path : {folder.file("m.gguf"), folder.path()}) {
+    const auto c = Checkpoint::open(path);
+    EXPECT_EQ(c.path(), folder.file("m.gguf"));
+    EXPECT_EQ(c.config_file(), folder.file("m.gguf"));
+    EXPECT_EQ(c.directory(), folder.path());
+    ASSERT_NE(c.gguf(), nullptr);
+    EXPECT_EQ(c.gguf()->string("a"), "b");
+    EXPECT_NE(c.find("w"), nullptr);
+  }
+  folder.write("n.gguf", "GGUF");
+  expect_error(ErrorCode::kCorruptFile, {folder.path() + ": holds 2 GGUF models"},
+               [&] { Checkpoint::open(folder.path()); });
+}
+
+TEST(Checkpoint, OpensASplitSetByAnyOfItsFiles) {
+  const TempFolder folder;
+  const std::string first = folder.file("m-00001-of-00003.gguf");
+  folder.write("m-00001-of-00003.gguf", shard("a", 0, 3, 3));
+  folder.write("m-00002-of-00003.gguf", shard("b", 1, 3));
+  folder.write("m-00003-of-00003.gguf", shard("c", 2, 3));
+  for (const std::string& path : {first, folder.file("m-00003-of-00003.gguf"), folder.path()}) {
+    const auto c = Checkpoint::open(path);
+    EXPECT_EQ(c.path(), first);
+    EXPECT_EQ(c.gguf()->file(), first);
+    ASSERT_EQ(c.tensors().size(), 3u);
+    EXPECT_EQ(c.find("b")->file, folder.file("m-00002-of-00003.gguf"));
+    c.drop(*c.find("b"));
+  }
+}
+
+TEST(Checkpoint, RefusesSplitSetsThatContradictThemselves) {
+  const TempFolder folder;
+  const std::string first = folder.file("m-00001-of-00002.gguf");
+  const auto refuse = [&](const std::string& path, const std::vector<std::string>& parts) {
+    expect_error(ErrorCode::kCorruptFile, parts, [&] { Checkpoint::open(path); });
+  };
+  folder.write("m-00001-of-00002.gguf", shard("a", 0, 2, 2));
+  refuse(first, {"split.count: is 2, but m-00002-of-00002.gguf is not there"});
+  folder.write("m-00002-of-00002.gguf", shard("b", 0, 2));
+  refuse(first, {"m-00002-of-00002.gguf: split.no: is not 1"});
+  folder.write("m-00002-of-00002.gguf", shard("b", 1, 3));
+  refuse(first, {"m-00002-of-00002.gguf: split.count: is not 2"});
+  folder.write("m-00002-of-00002.gguf", shard("a", 1, 2));
+  refuse(first, {"m-00002-of-00002.gguf: a: is also in ", "m-00001-of-00002.gguf"});
+  folder.write("m-00002-of-00002.gguf", shard("b", 1, 2));
+  folder.write("m-00001-of-00002.gguf", shard("a", 0, 2, 9));
+  refuse(first, {"split.tensors.count: is 9, but the files hold 2 tensors"});
+  folder.write("renamed.gguf", shard("a", 0, 2, 2));
+  refuse(folder.file("renamed.gguf"), {"renamed.gguf: split.count: is 2, but the file's name"});
+  folder.write("m-00001-of-00004.gguf", shard("a", 0, 1000000));
+  refuse(folder.file("m-00001-of-00004.gguf"), {"split.count: must be an integer from 0 to 4096"});
 }
 
 }  // namespace
