@@ -20,6 +20,7 @@
 #include "engine/engine.h"
 #include "formats/checkpoint.h"
 #include "model/model.h"
+#include "model/open_model.h"
 #include "ops/backend.h"
 #include "pool/ready_callback.h"
 #include "server/server.h"
@@ -166,7 +167,7 @@ class Worker {
   void load() {
     const auto start = Clock::now();
     log(Level::kInfo, "model_load_start", {{"path", config_.model}});
-    checkpoint_.emplace(Checkpoint::open(config_.model));
+    checkpoint_.emplace(open_model(config_.model));
     const std::string folder = checkpoint_->directory() + "/";
     // First of all, so that a family we have not got is what the error names.
     parse_model_config(checkpoint_->config(), checkpoint_->generation_config(),

@@ -152,21 +152,22 @@ std::vector<double> pair_factors(const JsonReader& scaling, const char* key, int
   return *factors;
 }
 
+std::vector<float> stretched(const Source& source, const char* key, int dims) {
+  const std::vector<float> waves = wavelengths(source.theta, dims);
+  const std::vector<double> factors = pair_factors(*source.scaling, key, dims);
+  std::vector<float> inv_freq;
+  for (size_t i = 0; i < factors.size(); ++i) {
+    inv_freq.push_back(1 / (static_cast<float>(factors[i]) * waves[i]));
+  }
+  return inv_freq;
+}
+
 Rope longrope(const Source& source, int dims, const RopeOptions& options) {
   const auto trained = source.config.integer("original_max_position_embeddings", 1, kMaxContext);
   Rope rope = plain(source.theta, dims);
   rope.trained = static_cast<int>(std::min<int64_t>(trained.value_or(kPhi3Trained), INT32_MAX));
-  const std::vector<float> waves = wavelengths(source.theta, dims);
-  const auto stretched = [&](const char* key) {
-    const std::vector<double> factors = pair_factors(*source.scaling, key, dims);
-    std::vector<float> inv_freq;
-    for (size_t i = 0; i < factors.size(); ++i) {
-      inv_freq.push_back(1 / (static_cast<float>(factors[i]) * waves[i]));
-    }
-    return inv_freq;
-  };
-  rope.inv_freq = stretched("short_factor");
-  rope.long_inv_freq = stretched("long_factor");
+  rope.inv_freq = stretched(source, "short_factor", dims);
+  rope.long_inv_freq = stretched(source, "long_factor", dims);
   const double length = rope.trained;
   const double factor =
       source.scaling->number("factor", 1e-6, kMaxFactor).value_or(options.context / length);
@@ -241,6 +242,10 @@ Rope make_rope(const Source& source, const RopeOptions& options, int* context) {
     scale_llama3(source, options.context, &rope.inv_freq);
   } else if (source.type == "yarn") {
     rope = yarn(source, dims, options, context);
+  } else if (source.type == "factors") {
+    // No name of transformers': a GGUF file has these in place of llama3's parameters.
+    rope.dims = dims;
+    rope.inv_freq = stretched(source, "factors", dims);
   } else {
     source.scaling->unsupported("rope_type", "'" + printable(source.type) +
                                                  "' is not supported for this architecture; "

@@ -1,6 +1,7 @@
 #include "model/tensors.h"
 
 #include "formats/file_error.h"
+#include "model/gguf_names.h"
 
 namespace llorch {
 namespace {
@@ -32,15 +33,17 @@ const StoredTensor& Tensors::require(const std::string& name,
                                      const std::vector<int64_t>& dims) const {
   const StoredTensor* tensor = find(name);
   if (tensor == nullptr) {
-    throw_corrupt(checkpoint_.path(), name, "is missing");
+    const Gguf* gguf = checkpoint_.gguf();
+    throw_corrupt(checkpoint_.path(), gguf ? gguf_tensor_name(*gguf, name) : name, "is missing");
   }
   if (!tensor->type) {
+    const std::string readable = checkpoint_.gguf() ? readable_ggml_types() : "F32, F16, BF16";
     throw_unsupported(
-        tensor->file, name,
-        "dtype " + printable(tensor->dtype) + " is not supported; supported: F32, F16, BF16");
+        tensor->file, tensor->name,
+        "dtype " + printable(tensor->dtype) + " is not supported; supported: " + readable);
   }
   if (tensor->dims != dims) {
-    throw_corrupt(tensor->file, name,
+    throw_corrupt(tensor->file, tensor->name,
                   "wrong shape; got " + shape_text(tensor->dims) + ", want " + shape_text(dims));
   }
   return *tensor;

@@ -53,7 +53,7 @@ class Plan {
       if (bias) {
         planned.biases.push_back(tensors_.require(bias_name, {linear.rows}));
       } else if (const StoredTensor* unannounced = tensors_.find(bias_name)) {
-        throw_corrupt(unannounced->file, bias_name,
+        throw_corrupt(unannounced->file, unannounced->name,
                       "a bias that config.json does not announce for this architecture");
       }
     }
@@ -74,6 +74,7 @@ class Plan {
   std::vector<Planned> weights;
   std::array<size_t, 3> bytes_of{};  // by dtype
   size_t total_bytes = 0;
+  bool quantised = false;  // some of it
 
  private:
   void add(Planned planned) {
@@ -81,6 +82,7 @@ class Plan {
       for (const StoredTensor& tensor : *list) {
         bytes_of[static_cast<size_t>(*tensor.type)] += tensor.bytes.size();
         total_bytes += tensor.bytes.size();
+        quantised |= tensor.blocks != nullptr && tensor.blocks->block_values > 1;
       }
     }
     weights.push_back(std::move(planned));
@@ -249,20 +251,24 @@ Plan make_plan(const Checkpoint& checkpoint, const ModelConfig& c, Weights* out)
 // The values of one tensor as a device packs them.
 struct Checked {
   RawTensor raw;
-  std::vector<float> changed;  // where they are not as stored; raw.bytes then point here
+  // Where they are not as stored; raw.bytes then point into one of these.
+  std::vector<std::byte> decoded;
+  std::vector<float> changed;
 };
 
 Checked check(const StoredTensor& tensor, DType dtype, float add) {
-  if (const auto bad = find_not_finite(tensor.bytes, *tensor.type, dtype)) {
+  Checked checked;
+  const auto bytes = tensor.read(&checked.decoded);
+  if (const auto bad = find_not_finite(bytes, *tensor.type, dtype)) {
     throw_corrupt(tensor.file, tensor.name,
                   "element " + std::to_string(*bad) + " is not a finite " + name(dtype));
   }
   const bool is_vector = tensor.dims.size() == 1;
   const auto dim = [&](size_t i) { return static_cast<int32_t>(tensor.dims[i]); };
   const Shape shape = is_vector ? Shape{1, dim(0)} : Shape{dim(0), dim(1)};
-  Checked checked{{tensor.name, *tensor.type, shape, tensor.bytes}, {}};
+  checked.raw = {tensor.name, *tensor.type, shape, bytes};
   if (add != 0) {
-    checked.changed = to_f32(tensor.bytes, *tensor.type, static_cast<size_t>(shape.cols));
+    checked.changed = to_f32(bytes, *tensor.type, static_cast<size_t>(shape.cols));
     for (float& value : checked.changed) {
       value += add;
     }
@@ -277,6 +283,9 @@ Checked check(const StoredTensor& tensor, DType dtype, float add) {
 DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config) {
   Weights unused;
   const Plan plan = make_plan(checkpoint, config, &unused);
+  if (plan.quantised) {
+    return DType::kF32;  // which alone holds what blocks stand for
+  }
   const auto most = std::max_element(plan.bytes_of.begin(), plan.bytes_of.end());
   return static_cast<DType>(most - plan.bytes_of.begin());
 }
@@ -296,7 +305,7 @@ Weights load_weights(const Checkpoint& checkpoint, const ModelConfig& config, Ba
   };
   tell();
   for (const Planned& planned : plan.weights) {
-    std::vector<Checked> checked;  // keeps changed values until they are packed
+    std::vector<Checked> checked;  // keeps values that are not as stored until they are packed
     std::vector<RawTensor> parts, biases;
     for (const StoredTensor& tensor : planned.parts) {
       const bool is_vector = tensor.dims.size() == 1;
@@ -304,7 +313,8 @@ Weights load_weights(const Checkpoint& checkpoint, const ModelConfig& config, Ba
       parts.push_back(checked.back().raw);
     }
     for (const StoredTensor& tensor : planned.biases) {
-      biases.push_back(check(tensor, DType::kF32, 0).raw);
+      checked.push_back(check(tensor, DType::kF32, 0));
+      biases.push_back(checked.back().raw);
     }
     *planned.target = backend.pack(parts, dtype, biases);
     for (const auto* list : {&planned.parts, &planned.biases}) {

@@ -42,7 +42,8 @@ struct Weights {
   Weight head;  // {V, D}; the same handle as embed if tied
 };
 
-// The dtype most of the model is stored in, by bytes. Throws as load_weights.
+// The dtype most of the model is stored in, by bytes; f32 if any of it is quantised. Throws as
+// load_weights.
 DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config);
 
 // Finds and checks every tensor the model needs, then packs one after the other as `dtype`,

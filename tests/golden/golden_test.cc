@@ -13,6 +13,7 @@
 #include "formats/checkpoint.h"
 #include "formats/safetensors.h"
 #include "model/model.h"
+#include "model/open_model.h"
 #include "ops/backend.h"
 
 namespace llorch {
@@ -160,7 +161,7 @@ class Sequence {
 class Golden : public ::testing::TestWithParam<std::string> {
  protected:
   Golden()
-      : checkpoint_(Checkpoint::open(data_folder() + GetParam())),
+      : checkpoint_(open_model(data_folder() + GetParam())),
         model_(Model::load(checkpoint_, backend_, {.dtype = DType::kF32, .progress = {}})),
         reference_(GetParam()) {
     prepare(backend_, model_, reference_.prompt);

@@ -1,0 +1,22 @@
+// What the texts of a model folder would say of a GGUF model: its metadata in Hugging Face's words.
+#pragma once
+
+#include <string>
+
+#include "formats/checkpoint.h"
+
+namespace llorch {
+
+// config.json, read from the metadata and from which tensors there are. Throws
+// Error{kCorruptFile} or Error{kUnsupported} "file: key: reason", and "unsupported architecture
+// 'X'; supported: ...".
+std::string gguf_config(const Checkpoint& checkpoint);
+
+// generation_config.json: the ids that end an answer. Those of end of sequence, turn and message
+// where the file names them, and its control tokens whose text says as much.
+std::string gguf_generation_config(const Gguf& gguf);
+
+// tokenizer_config.json: the texts of special tokens, whether they are added, chat templates.
+std::string gguf_tokenizer_config(const Gguf& gguf);
+
+}  // namespace llorch
