@@ -476,7 +476,9 @@ TEST(Conformance, AttentionOverHeadsAndDims) {
     check_attention({3, 3, 20, 16, type, 20});
     check_attention({4, 2, 64, 16, type, 64});
     check_attention({8, 2, 80, 4, type, 80});
+    check_attention({6, 2, 96, 16, type, 24});
     check_attention({8, 1, 128, 16, type, 128});
+    check_attention({2, 1, 256, 32, type, 256});
     check_attention({20, 1, 16, 16, type, 8});
   }
 }
