@@ -182,6 +182,49 @@ Decoder read_decoder(const std::string& type, const JsonNode& node) {
   unknown(node, "decoder", type);
 }
 
+bool is_one_char(const JsonNode& pattern) {
+  const auto text = pattern.find("String");
+  return text && only_char(text->string()) != 0;
+}
+
+// Text is sent token by token, so that what a step makes of one must not depend on those around it.
+// Once a step has joined the tokens, that holds only for what looks at single characters, or at the
+// start of the whole text, which has been sent by then.
+void check_is_local(const std::string& type, const JsonNode& node, bool joined, bool bytes_before) {
+  const auto refuse = [&](const std::string& where) {
+    node.unsupported("the decoder " + type + where + " is not supported: its text cannot be sent " +
+                     "token by token");
+  };
+  if (joined) {
+    if (type == "Replace" && !is_one_char(node.at("pattern"))) {
+      refuse(" of more than one character after a step that joins the tokens");
+    }
+    if (type == "Strip" && !node.at("stop").is_zero()) {
+      refuse(" at the end after a step that joins the tokens");
+    }
+    if (type == "WordPiece" && node.at("cleanup").boolean()) {
+      refuse(" with cleanup after a step that joins the tokens");
+    }
+  } else if (type == "WordPiece" && bytes_before) {
+    refuse(" after ByteFallback");
+  }
+}
+
+std::vector<Decoder> read_decoders(const JsonNode& root) {
+  std::vector<Decoder> decoders;
+  const auto node = root.find("decoder");
+  if (!node) return decoders;
+  size_t steps = 0;
+  bool joined = false, bytes = false;
+  for_each_step(*node, "decoders", steps, [&](const std::string& type, const JsonNode& step) {
+    decoders.push_back(read_decoder(type, step));
+    check_is_local(type, step, joined, bytes);
+    joined |= type == "Fuse" || type == "ByteLevel";
+    bytes |= type == "ByteFallback";
+  });
+  return decoders;
+}
+
 // The library gives an added token the id that its content has in the vocabulary, else the next
 // one; the file's own id is only compared with that, and so is it here.
 AddedTokens read_added_tokens(const JsonNode& root, const Vocabulary& vocabulary,
@@ -317,24 +360,13 @@ Parts read_tokenizer_json(std::string_view text, const std::string& file) {
                     }
                   });
   }
-  std::vector<Decoder> decoders;
-  const auto decoder = root.find("decoder");
-  if (decoder) {
-    for_each_step(*decoder, "decoders", steps, [&](const std::string& type, const JsonNode& step) {
-      decoders.push_back(read_decoder(type, step));
-    });
-  }
   Model model = read_model(root.at("model"), document);
   const Vocabulary& vocabulary = vocabulary_of(model);
   AddedTokens added = read_added_tokens(root, vocabulary, normalizers);
   std::vector<TemplatePiece> post = read_post_processor(root, {vocabulary, added});
-  return Parts{std::move(model),
-               std::move(added),
-               std::move(normalizers),
-               std::move(pre_tokenizers),
-               std::move(post),
-               std::move(decoders),
-               !decoder};
+  return Parts{std::move(model),          std::move(added), std::move(normalizers),
+               std::move(pre_tokenizers), std::move(post),  read_decoders(root),
+               !root.find("decoder")};
 }
 
 }  // namespace llorch::tok

@@ -217,6 +217,24 @@ TEST(TokenizerJson, NamesWhatIsNotSupported) {
        "pre_tokenizer.pattern.Regex", "\\1");
 }
 
+TEST(TokenizerJson, RefusesDecodersThatCannotStream) {
+  const auto decoder = [](json steps) {
+    return unsupported(with("/decoder", {{"type", "Sequence"}, {"decoders", std::move(steps)}}));
+  };
+  const json fuse = {{"type", "Fuse"}};
+  const json marks = {{"type", "Replace"}, {"pattern", {{"String", "\u2581"}}}, {"content", " "}};
+  const json spaces = {{"type", "Replace"}, {"pattern", {{"Regex", " +"}}}, {"content", " "}};
+  const json start = {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}};
+  const json end = {{"type", "Strip"}, {"content", " "}, {"start", 0}, {"stop", 1}};
+  const json words = {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}};
+  EXPECT_EQ(decoder({marks, spaces, end, words, fuse, marks, start}), "");
+  for (const json& step : {spaces, end, words}) {
+    EXPECT_EQ(decoder({fuse, step}).substr(0, 42), "tokenizer.json: decoder.decoders[1]: the d");
+    EXPECT_NE(decoder({{{"type", "ByteLevel"}}, step}), "");
+  }
+  EXPECT_NE(decoder({{{"type", "ByteFallback"}}, words}), "");
+}
+
 TEST(TokenizerJson, HandlesIdsWithGaps) {
   json document = byte_level_json();
   document["model"]["vocab"]["zz"] = 9'999'999;
