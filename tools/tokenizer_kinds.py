@@ -22,6 +22,10 @@ GPT4O = "|".join([
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
     r"\p{N}{1,3}", r" ?[^\s\p{L}\p{N}]+[\r\n/]*", r"\s*[\r\n]+", r"\s+(?!\S)", r"\s+"])
+TEKKEN = "|".join([
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+    r"\p{N}", r" ?[^\s\p{L}\p{N}]+[\r\n/]*", r"\s*[\r\n]+", r"\s+(?!\S)", r"\s+"])
 HAN = "|".join([
     r"[\p{Han}]+",
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*"
@@ -262,6 +266,56 @@ def word_level():
     return tokenizer
 
 
+def cut(pattern, behavior="isolated", invert=False):
+    """Shows where a pattern cuts: a byte at the start of a word has another id than one inside."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {prefix + c: i for i, (prefix, c) in enumerate((p, c) for p in ("", "##") for c in alphabet)}
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="!", max_input_chars_per_word=100000))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(pattern), behavior, invert),
+        pre_tokenizers.ByteLevel(False, use_regex=False)])
+    tokenizer.decoder = decoders.WordPiece("##", cleanup=False)
+    return tokenizer
+
+
+# Patterns of published tokenizers, and of what they are made of.
+PATTERNS = {
+    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "llama3": GPT4, "qwen2": QWEN2, "gpt4o": GPT4O, "han": HAN, "tekken": TEKKEN,
+    "cl100k_possessive": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| "
+                         r"?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
+    "deepseek_v3": r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?"
+                   r"[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "deepseek_cjk": r"[一-龥\u3040-ゟ゠-ヿ]+",
+    "bloom": r" ?[^(\s|[.,!?…。，、।۔،])]+",
+    "falcon": "[0-9][0-9][0-9]",
+    "digits_right": r"\p{N}{1,3}(?=(?:\p{N}{3})*(?:\P{N}|$))",
+    "digits_lookbehind": r"(?<=\d)(?=(\d{3})+\b)|(?<!\p{L})\p{Lu}",
+    "camel": r"[\p{Lu}]+(?![\p{Ll}])|[\p{Lu}]?[\p{Ll}]+|(?<name>\p{Lo})|\p{M}+",
+    "case_blind": r"(?i)straße|[a-c]+|ſ|K|İ|Σ|(?-i:x)|\p{Lu}ab",
+    "word": r"\w+", "not_word": r"\W+", "word_class": r"[\w]+", "not_word_class": r"[\W]+",
+    "digit": r"\d+", "not_digit": r"\D+", "space": r"\s+", "not_space": r"\S+", "hex": r"\h+",
+    "not_hex": r"[\H]+", "boundary": r"\b", "not_boundary": r"\B", "newline": r"\R", "lines": r"^.*$",
+    "any": r"(?m:.)", "anchors": r"\A.|.\z|.\Z",
+    "posix_alpha": "[[:alpha:]]+", "posix_alnum": "[[:alnum:]]+", "posix_punct": "[[:punct:]]+",
+    "posix_space": "[[:space:]]+", "posix_upper": "[[:upper:]]+", "posix_lower": "[[:lower:]]+",
+    "posix_digit": "[[:digit:]]+", "posix_xdigit": "[[:xdigit:]]+", "posix_cntrl": "[[:cntrl:]]+",
+    "posix_blank": "[[:blank:]]+", "posix_word": "[[:word:]]+", "posix_ascii": "[[:ascii:]]+",
+    "posix_not": "[[:^alpha:][:space:]]+",
+    "upper": r"\p{Lu}+|\p{Upper}+|\p{Lt}", "lower": r"\p{Ll}+|\p{Lower}+|\p{Lm}", "alpha": r"\p{Alpha}+",
+    "alnum": r"\p{Alnum}+", "marks": r"\p{Mn}+|\p{Mc}+|\p{Me}", "numbers": r"\p{Nd}+|\p{Nl}+|\p{No}+",
+    "punctuation": r"\p{Pc}+|\p{Pd}+|\p{Ps}+|\p{Pe}+|\p{Pi}+|\p{Pf}+|\p{Po}+",
+    "symbols": r"\p{Sm}+|\p{Sc}+|\p{Sk}+|\p{So}+", "separators": r"\p{Zs}+|\p{Zl}|\p{Zp}|\p{Cc}+",
+    "format": r"\p{Cf}+|\p{Co}+", "not_letter": r"\P{L}+", "not_letter_too": r"\p{^L}+",
+    "scripts": r"\p{Latin}+|\p{Greek}+|\p{Cyrillic}+|\p{Arabic}+|\p{Hebrew}+|\p{Devanagari}+",
+    "scripts_east": r"\p{Han}+|\p{Hiragana}+|\p{Katakana}+|\p{Hangul}+|\p{Thai}+|\p{Common}+",
+    "emoji": r"\p{Emoji}+", "pictographic": r"\p{Extended_Pictographic}+",
+    "and": r"[\p{L}&&[^\p{Latin}]]+|[a-z&&[^aeiou]]+|[\p{L}\p{M}&&\p{Han}]+|[^\s&&\p{P}]",
+    "nested": r"[a-c[x-z[0-9]]\-\]]+|[^[^a-f]]+",
+    "counts": r"a{2}|\d{2,}|\w{,3}x|[aeiou]{1,2}?|\p{L}{3}+|.{0,2}é",
+    "alternatives": r"(?:the|quick|(?>br|b)own)(?=\s)|(?#none)lazy|",
+}
+
 SPACES = normalizers.Replace(Regex(" {2,}"), " ")
 WORDS_THEN_MARKS = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(),
                                             pre_tokenizers.Metaspace()])
@@ -359,7 +413,8 @@ KINDS = {
     "word_level": word_level,
     "tiny": lambda: Tokenizer.from_file(TINY),
 }
+KINDS.update({"cut_" + name: functools.partial(cut, pattern) for name, pattern in PATTERNS.items()})
 # Kept in tests/golden: not those whose file would be large or say nothing new.
-GOLDEN_KINDS = [k for k in KINDS if k not in (
+GOLDEN_KINDS = [k for k in KINDS if not k.startswith("cut_") and k not in (
     "tiny", "gpt2_prefix_space", "starcoder", "t5", "xlm_r", "mt5", "albert", "precompiled_nfkc",
     "precompiled_nfkc_cf", "unigram_nmt", "bert_accents")]

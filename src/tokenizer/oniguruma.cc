@@ -434,7 +434,6 @@ class Translator {
       case 'A':
       case 'z':
       case 'Z':
-      case 'G':
         return {std::string("\\") + c, "", false, false};
       case 'b':
         return {"(?:(?<=" + word + ")(?!" + word + ")|(?<!" + word + ")(?=" + word + "))", "",

@@ -88,7 +88,8 @@ TEST(Oniguruma, RefusesByName) {
                               "\\pL",      "(?<=a+)b", "[a-\\d]",   "[z-a]",       "a{3,1}",
                               "a{99999}",  "\\xE4",    "\\x{D800}", "\\x{110000}", "[[:nonsense:]]",
                               "[[:alpha:", "(?",       "(?<n",      "(?#",         "(?<",
-                              "\\u12",     "a{2}?",    "^*",        "[a&&]",       "\\C"}) {
+                              "\\u12",     "a{2}?",    "^*",        "[a&&]",       "\\C",
+                              "\\G"}) {
     EXPECT_THROW(Pattern::regex(pattern), UntranslatablePattern) << pattern;
   }
   EXPECT_THROW(Pattern::regex(std::string(1000, '(')), UntranslatablePattern);

@@ -74,10 +74,39 @@ const Tokenizer& marks() {
   return made;
 }
 
+// Unigram as its models have it, and WordPiece.
+const std::vector<Tokenizer>& other_models() {
+  static const std::vector<Tokenizer> made = [] {
+    std::vector<Tokenizer> all;
+    all.push_back(Tokenizer::from_json(R"({
+      "added_tokens": [],
+      "normalizer": {"type": "Sequence", "normalizers": [{"type": "Nmt"}, {"type": "NFKC"}]},
+      "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": false},
+      "decoder": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": false},
+      "model": {"type": "Unigram", "unk_id": 0, "byte_fallback": true, "vocab": [["<unk>", 0],
+        ["\u2581", -2], ["a", -1.5], ["aa", -2.75], ["\u2581ab", -3], ["<0xE4>", -9], ["<0xBD>", -9]]}})",
+                                       "tokenizer.json"));
+    all.push_back(Tokenizer::from_json(R"({
+      "added_tokens": [],
+      "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+                     "strip_accents": null, "lowercase": true},
+      "pre_tokenizer": {"type": "BertPreTokenizer"},
+      "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
+      "model": {"type": "WordPiece", "unk_token": "u", "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 9, "vocab": {"u": 0, "a": 1, "##a": 2, "##ab": 3, ".": 4}}})",
+                                       "tokenizer.json"));
+    return all;
+  }();
+  return made;
+}
+
 void read_text(std::string_view text) {
   const std::string whole = llorch::tok::to_valid_utf8(text);
   encode_in_range(marks(), text, true);
   encode_in_range(marks(), text, false);
+  for (const Tokenizer& tokenizer : other_models()) {
+    tokenizer.decode(encode_in_range(tokenizer, text, true), true);
+  }
 
   const Ids ids = encode_in_range(byte_level(), text, true);
   CHECK(byte_level().decode(ids, false) == whole);
