@@ -25,6 +25,15 @@ constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
 // Outside brackets Oniguruma takes these Latin-1 numbers for word characters too.
 constexpr std::string_view kLatinWord = R"(\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 constexpr std::string_view kHex = "0-9A-Fa-f";
+// With what Unicode has changed since PCRE2's tables.
+constexpr std::string_view kAlphabetic =
+    R"(\p{Alphabetic}\x{363}-\x{36f}\x{c04}\x{f82}\x{f83}\x{1dd3}-\x{1de6}\x{11080}\x{11081})";
+constexpr std::string_view kAlnum =
+    R"(\p{Alphabetic}\x{363}-\x{36f}\x{c04}\x{f82}\x{f83}\x{1dd3}-\x{1de6}\x{11080}\x{11081}\p{Nd})";
+constexpr std::string_view kLowercase = R"(\p{Lowercase}\x{10fc}\x{a7f2}-\x{a7f4}\x{ab69})";
+constexpr std::string_view kSpacingMark = R"(\p{Mc}\x{1171e})";
+constexpr std::string_view kNonspacingMark = R"((?:(?!\x{1171e})\p{Mn}))";
+constexpr std::string_view kNotNonspacingMark = R"(\P{Mn}\x{1171e})";
 
 using Name = std::pair<std::string_view, std::string_view>;
 // Loosely written names of general categories and of the properties that have several members.
@@ -38,8 +47,8 @@ constexpr Name kProperties[] = {
     {"modifierletter", "\\p{Lm}"},
     {"otherletter", "\\p{Lo}"},
     {"mark", "\\p{M}"},
-    {"nonspacingmark", "\\p{Mn}"},
-    {"spacingmark", "\\p{Mc}"},
+    {"spacingmark", kSpacingMark},
+    {"mc", kSpacingMark},
     {"enclosingmark", "\\p{Me}"},
     {"number", "\\p{N}"},
     {"decimalnumber", "\\p{Nd}"},
@@ -66,13 +75,13 @@ constexpr Name kProperties[] = {
     {"control", "\\p{Cc}"},
     {"format", "\\p{Cf}"},
     {"privateuse", "\\p{Co}"},
-    {"alphabetic", "\\p{Alphabetic}"},
-    {"alpha", "\\p{Alphabetic}"},
-    {"alnum", "\\p{Alphabetic}\\p{Nd}"},
+    {"alphabetic", kAlphabetic},
+    {"alpha", kAlphabetic},
+    {"alnum", kAlnum},
     {"uppercase", "\\p{Uppercase}"},
     {"upper", "\\p{Uppercase}"},
-    {"lowercase", "\\p{Lowercase}"},
-    {"lower", "\\p{Lowercase}"},
+    {"lowercase", kLowercase},
+    {"lower", kLowercase},
     {"digit", "\\p{Nd}"},
     {"punct", "\\p{P}"},
     {"cntrl", "\\p{Cc}"},
@@ -86,9 +95,9 @@ constexpr Name kProperties[] = {
     {"extendedpictographic", "\\p{Extended_Pictographic}"},
 };
 constexpr std::string_view kCategories[] = {"c",  "cc", "cf", "cn", "co", "l",  "ll", "lm", "lo",
-                                            "lt", "lu", "m",  "mc", "me", "mn", "n",  "nd", "nl",
-                                            "no", "p",  "pc", "pd", "pe", "pf", "pi", "po", "ps",
-                                            "s",  "sc", "sk", "sm", "so", "z",  "zl", "zp", "zs"};
+                                            "lt", "lu", "m",  "me", "n",  "nd", "nl", "no", "p",
+                                            "pc", "pd", "pe", "pf", "pi", "po", "ps", "s",  "sc",
+                                            "sk", "sm", "so", "z",  "zl", "zp", "zs"};
 
 bool is_alnum(char c) {
   return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
@@ -407,6 +416,10 @@ class Translator {
       name += c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
     }
     if (!take("}") || name.empty()) fail("a damaged \\p");
+    if (name == "mn" || name == "nonspacingmark") {
+      return negated ? CharSet{std::string(kNotNonspacingMark), {}}
+                     : CharSet{"", {std::string(kNonspacingMark)}};
+    }
     std::string members;
     if (name == "word") members = std::string(kWord) + std::string(kLatinWord);
     for (const auto& [known, value] : kProperties) {
