@@ -24,6 +24,7 @@
 #include "ops/backend.h"
 #include "pool/ready_callback.h"
 #include "server/server.h"
+#include "template/chat_template.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/tokenizer_config.h"
 
@@ -159,6 +160,7 @@ class Worker {
   Service service() {
     return {.engine = &*engine_,
             .tokenizer = &*tokenizer_,
+            .chat = &*chat_,
             .architecture = model_->config().architecture,
             .weight_bytes = backend_->weight_bytes()};
   }
@@ -173,6 +175,7 @@ class Worker {
     parse_model_config(checkpoint_->config(), checkpoint_->generation_config(),
                        checkpoint_->config_file());
     tokenizer_.emplace(Tokenizer::from_json(checkpoint_->tokenizer(), folder + "tokenizer.json"));
+    chat_.emplace(ChatTemplates::load(checkpoint_->tokenizer_config(), "", folder));
     LoadProgress progress;
     model_.emplace(Model::load(*checkpoint_, *backend_,
                                {.dtype = dtype_named(config_.dtype),
@@ -212,6 +215,7 @@ class Worker {
   std::optional<Backend> backend_;
   std::optional<Checkpoint> checkpoint_;
   std::optional<Tokenizer> tokenizer_;
+  std::optional<ChatTemplates> chat_;
   std::optional<Model> model_;
   std::optional<Engine> engine_;
 };

@@ -23,9 +23,11 @@ enum class Route {
   kShutdown,
   kTokenize,
   kDetokenize,
+  kApplyTemplate,
   kModels,
   kModel,
   kCompletions,
+  kChat,
 };
 struct RouteRow {
   std::string_view path;  // ends with '/' if a name follows
@@ -33,6 +35,7 @@ struct RouteRow {
   bool post;          // else GET and HEAD
   bool json = false;  // takes a body
   bool generates = false;
+  bool tool = false;
 };
 constexpr RouteRow kRoutes[] = {
     {"/execute", Route::kExecute, true, true, true},
@@ -41,11 +44,13 @@ constexpr RouteRow kRoutes[] = {
     {"/readyz", Route::kReady, false},
     {"/cancel", Route::kCancel, true, true},
     {"/shutdown", Route::kShutdown, true},
-    {"/tokenize", Route::kTokenize, true, true},
-    {"/detokenize", Route::kDetokenize, true, true},
+    {"/tokenize", Route::kTokenize, true, true, false, true},
+    {"/detokenize", Route::kDetokenize, true, true, false, true},
+    {"/apply-template", Route::kApplyTemplate, true, true, false, true},
     {"/v1/models", Route::kModels, false},
     {"/v1/models/", Route::kModel, false},
     {"/v1/completions", Route::kCompletions, true, true, true},
+    {"/v1/chat/completions", Route::kChat, true, true, true},
 };
 constexpr RouteRow kNoRoute{"", Route::kNone, false};
 
@@ -140,10 +145,8 @@ std::optional<Reply> Api::check(const RequestHead& head) const {
 }
 
 size_t max_body_bytes(std::string_view path) {
-  const Route route = find_route(path).route;
-  return is_openai_path(path) || route == Route::kTokenize || route == Route::kDetokenize
-             ? size_t{16} << 20
-             : size_t{2} << 20;
+  const RouteRow& row = find_route(path);
+  return is_openai_path(path) || row.tool ? size_t{16} << 20 : size_t{2} << 20;
 }
 
 Api::Outcome Api::handle(const RequestHead& head, std::string_view body,
@@ -154,6 +157,8 @@ Api::Outcome Api::handle(const RequestHead& head, std::string_view body,
       return submit(head, execute_generation(*s, options_, body), std::move(wake));
     case Route::kCompletions:
       return submit(head, openai_generation(*s, options_, body, false), std::move(wake));
+    case Route::kChat:
+      return submit(head, openai_generation(*s, options_, body, true), std::move(wake));
     case Route::kHealth:
       return health();
     case Route::kLive:
@@ -168,6 +173,8 @@ Api::Outcome Api::handle(const RequestHead& head, std::string_view body,
       return tokenize(*s->tokenizer, body);
     case Route::kDetokenize:
       return detokenize(*s->tokenizer, body);
+    case Route::kApplyTemplate:
+      return apply_template(*s->chat, body);
     case Route::kModels:
       return json_reply(200, model_list_json(options_.model_name, created_));
     case Route::kModel:

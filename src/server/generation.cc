@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/config.h"
+#include "base/error.h"
 #include "server/execute_request.h"
 #include "server/openai_request.h"
 #include "server/openai_writer.h"
@@ -65,6 +66,16 @@ int64_t unix_seconds() {
   return std::chrono::duration_cast<std::chrono::seconds>(
              std::chrono::system_clock::now().time_since_epoch())
       .count();
+}
+
+std::variant<std::string, OpenAiError> templated(const ChatTemplates& chat,
+                                                 const OpenAiRequest& wanted) {
+  try {
+    return chat.apply(wanted.conversation);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kBadRequest) throw;
+    return OpenAiError{.message = error.what(), .param = "messages", .code = "chat_template_error"};
+  }
 }
 
 // None if a prompt of that many tokens has room for what is wanted.
@@ -128,7 +139,14 @@ std::variant<Generation, Reply> openai_generation(const Service& service,
   const Tokenizer& tokenizer = *service.tokenizer;
   Generation g;
   Request& request = g.request;
-  if (auto* ids = std::get_if<std::vector<int32_t>>(&wanted.prompt)) {
+  if (chat) {
+    if (!service.chat->usable()) {
+      return refuse(Refusal::kNoChatTemplate, service.chat->why_not());
+    }
+    std::variant<std::string, OpenAiError> text = templated(*service.chat, wanted);
+    if (const auto* error = std::get_if<OpenAiError>(&text)) return refuse(*error);
+    request.prompt = tokenizer.encode(std::get<std::string>(text), {.add_special_tokens = false});
+  } else if (auto* ids = std::get_if<std::vector<int32_t>>(&wanted.prompt)) {
     request.prompt = std::move(*ids);
   } else {
     request.prompt = tokenizer.encode(std::get<std::string>(wanted.prompt));

@@ -83,5 +83,12 @@ TEST(HttpText, FindsThePathInATarget) {
   EXPECT_EQ(path_of(""), "");
 }
 
+TEST(PercentDecoded, TurnsEscapesIntoBytesAndKeepsTheRest) {
+  EXPECT_EQ(percent_decoded("a%2Fb%c3%A9"), "a/b\xC3\xA9");
+  for (const char* same : {"", "%", "%4", "%zz", "100%", "a+b", "%-1"}) {
+    EXPECT_EQ(percent_decoded(same), same);
+  }
+}
+
 }  // namespace
 }  // namespace llorch

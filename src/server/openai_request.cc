@@ -414,11 +414,11 @@ std::variant<OpenAiRequest, OpenAiError> parse_chat(std::string_view body) {
     parse_common(fields, r);
     parse_max_completion_tokens(fields, r);
     parse_chat_logprobs(fields, r);
-    r.messages = parse_messages(*fields);
-    r.add_generation_prompt = fields->boolean("add_generation_prompt", true);
+    r.conversation.messages = parse_messages(*fields);
+    r.conversation.add_generation_prompt = fields->boolean("add_generation_prompt", true);
     if (const Json* arguments = fields->find("chat_template_kwargs")) {
       if (!arguments->is_object()) fields->wrong("chat_template_kwargs", "must be an object");
-      r.template_arguments = arguments->dump();
+      r.conversation.kwargs = arguments->dump();
     }
     if (const Json* metadata = fields->find("metadata"); metadata && !metadata->is_object()) {
       fields->wrong("metadata", "must be an object");

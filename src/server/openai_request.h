@@ -15,16 +15,15 @@
 
 #include "server/openai_error.h"
 #include "server/sampling_fields.h"
+#include "template/chat_template.h"
 
 namespace llorch {
 
 struct OpenAiRequest : SamplingFields {
   std::string model;
   std::variant<std::string, std::vector<int32_t>> prompt;  // of a completion: text or token ids
-  // Of a chat, as JSON: an array of objects with `role` and `content`, a string always; and what
-  // else the template is given, or empty.
-  std::string messages, template_arguments;
-  bool add_generation_prompt = true;
+  // Of a chat: objects with `role` and `content`, a string always, as the template gets them.
+  ChatTemplates::Input conversation;
   std::optional<uint32_t> max_tokens;  // none: the rest of the context
   std::vector<std::string> stop;
   bool ignore_eos = false;

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "engine/engine.h"
+#include "template/chat_template.h"
 #include "tokenizer/tokenizer.h"
 
 namespace llorch {
@@ -34,6 +35,7 @@ struct ServerOptions {
 struct Service {
   Engine* engine = nullptr;
   const Tokenizer* tokenizer = nullptr;
+  const ChatTemplates* chat = nullptr;
   std::string architecture;
   uint64_t weight_bytes = 0;  // "vram_bytes"
 };

@@ -1,8 +1,11 @@
 #include "server/text_tools.h"
 
+#include <algorithm>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "server/json_fields.h"
 #include "server/json_text.h"
 
@@ -13,6 +16,17 @@ Reply ok(std::string body) {
   Reply reply;
   reply.body = std::move(body);
   return reply;
+}
+
+// As JSON text; empty if it is absent, or null where that may be.
+std::string array_of_objects(const Fields& fields, const char* name) {
+  const Json* value = fields.find(name);
+  if (!value || (value->is_null() && std::string_view(name) != "messages")) return {};
+  const auto is_object = [](const Json& one) { return one.is_object(); };
+  if (!value->is_array() || !std::all_of(value->begin(), value->end(), is_object)) {
+    fields.wrong(name, "must be an array of objects");
+  }
+  return value->dump();
 }
 
 }  // namespace
@@ -40,6 +54,30 @@ Reply detokenize(const Tokenizer& tokenizer, std::string_view body) {
   const Json object = parse_object(body, kKnown);
   const std::vector<int32_t> ids = token_ids(Fields(object).required("tokens"), "tokens");
   return ok("{\"content\":" + json_string(tokenizer.decode(ids, false)) + "}");
+}
+
+Reply apply_template(const ChatTemplates& templates, std::string_view body) {
+  constexpr std::string_view kKnown[] = {"messages", "tools", "documents", "add_generation_prompt",
+                                         "chat_template_kwargs"};
+  const Json object = parse_object(body, kKnown);
+  const Fields fields(object);
+  ChatTemplates::Input input;
+  fields.required("messages");
+  input.messages = array_of_objects(fields, "messages");
+  input.tools = array_of_objects(fields, "tools");
+  input.documents = array_of_objects(fields, "documents");
+  input.add_generation_prompt = fields.boolean("add_generation_prompt", true);
+  if (const Json* kwargs = fields.find("chat_template_kwargs"); kwargs && !kwargs->is_null()) {
+    if (!kwargs->is_object()) fields.wrong("chat_template_kwargs", "must be an object or null");
+    input.kwargs = kwargs->dump();
+  }
+  if (!templates.usable()) return refuse(Refusal::kNoChatTemplate, templates.why_not());
+  try {
+    return ok("{\"prompt\":" + json_string(templates.apply(input)) + "}");
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kBadRequest) throw;
+    return refuse({FieldError{"messages", "chat_template", error.what(), std::nullopt}});
+  }
 }
 
 }  // namespace llorch

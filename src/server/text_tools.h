@@ -1,10 +1,11 @@
-// POST /tokenize and /detokenize: what the model's tokenizer makes of a text, without running the
-// model. Knows no sockets and no engine.
+// POST /tokenize, /detokenize and /apply-template: what the model's tokenizer and chat template
+// make of a text, without running the model. Knows no sockets and no engine.
 #pragma once
 
 #include <string_view>
 
 #include "server/errors.h"
+#include "template/chat_template.h"
 #include "tokenizer/tokenizer.h"
 
 namespace llorch {
@@ -13,5 +14,7 @@ namespace llorch {
 // BadField, and what the tokenizer throws.
 Reply tokenize(const Tokenizer& tokenizer, std::string_view body);
 Reply detokenize(const Tokenizer& tokenizer, std::string_view body);
+// A template that cannot be used is a 409, what it throws a 400 in the form of a broken rule.
+Reply apply_template(const ChatTemplates& templates, std::string_view body);
 
 }  // namespace llorch

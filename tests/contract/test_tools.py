@@ -109,3 +109,45 @@ def test_too_many_values_are_refused_not_stored(worker):
                                         "INVALID_JSON")
     many = json.dumps({"tokens": [1375] * 100_000}).encode()
     assert worker.request("POST", "/detokenize", many).json()["content"] == "Hi" * 100_000
+
+
+# /apply-template, as transformers' apply_chat_template(tokenize=False) does it for models/tiny
+
+MESSAGES = [{"role": "system", "content": "Be brief."},
+            {"role": "user", "content": " Where does Anna live? "}]
+TURNS = "<|begin|><|system|>Be brief.<|end|><|user|>Where does Anna live?<|end|>"
+
+
+@pytest.mark.parametrize("fields,prompt", [
+    ({}, TURNS + "<|assistant|>"),
+    ({"add_generation_prompt": True}, TURNS + "<|assistant|>"),
+    ({"add_generation_prompt": False}, TURNS),
+    ({"tools": None, "documents": None, "chat_template_kwargs": None}, TURNS + "<|assistant|>"),
+    ({"tools": [], "documents": [], "chat_template_kwargs": {"x": 1}}, TURNS + "<|assistant|>"),
+    ({"unknown": 1}, TURNS + "<|assistant|>"),
+])
+def test_apply_template_gives_the_prompt(worker, fields, prompt):
+    answer = worker.request("POST", "/apply-template", {"messages": MESSAGES, **fields})
+    assert (answer.status, answer.json()) == (200, {"prompt": prompt})
+
+
+@pytest.mark.parametrize("body,field", [
+    ({}, "messages"), ({"messages": None}, "messages"), ({"messages": {}}, "messages"),
+    ({"messages": ["a"]}, "messages"), ({"messages": MESSAGES, "tools": {}}, "tools"),
+    ({"messages": MESSAGES, "documents": "x"}, "documents"),
+    ({"messages": MESSAGES, "add_generation_prompt": None}, "add_generation_prompt"),
+    ({"messages": MESSAGES, "chat_template_kwargs": []}, "chat_template_kwargs"),
+])
+def test_wrong_fields_of_apply_template_are_named(worker, body, field):
+    assert "`%s`" % field in refused(worker.request("POST", "/apply-template", body), 422,
+                                     "INVALID_FIELD")
+
+
+def test_what_a_template_refuses_is_a_broken_rule(worker):
+    answer = worker.request("POST", "/apply-template",
+                            {"messages": [{"role": "wizard", "content": "a"}]})
+    assert answer.status == 400
+    (error,) = answer.json()["errors"]
+    assert list(error) == ["field", "constraint", "message"]
+    assert (error["field"], error["constraint"]) == ("messages", "chat_template")
+    assert "unknown role: wizard" in error["message"]
