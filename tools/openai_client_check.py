@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""The real `openai` client against the real worker, once for every family.
+
+Serves models/tiny and each golden checkpoint that has a chat template, chats with it through the
+client, and compares prompt, text and logprobs with transformers in f32. Needs tools/requirements.txt.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "harness"))
+
+import openai  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from worker import Worker  # noqa: E402
+
+MESSAGES = [{"role": "user", "content": "Where does Anna live?"}]
+TOKENS = 24
+GREEDY = {"temperature": 0, "max_tokens": TOKENS, "extra_body": {"ignore_eos": True}}
+
+
+class Reference:
+    """What transformers makes of the same chat."""
+
+    def __init__(self, folder):
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self.model.eval()
+        self.prompt = self.tokenizer.apply_chat_template(MESSAGES, tokenize=False,
+                                                         add_generation_prompt=True)
+        self.prompt_ids = self.tokenizer(self.prompt, add_special_tokens=False).input_ids
+        self.ids, self.rows = self.greedy()
+        self.text = self.tokenizer.decode(self.ids, skip_special_tokens=True,
+                                          clean_up_tokenization_spaces=False)
+
+    @torch.no_grad()
+    def greedy(self):
+        """Ids, and the log-softmax row before each."""
+        ids, rows = list(self.prompt_ids), []
+        for _ in range(TOKENS):
+            logits = self.model(torch.tensor([ids])).logits[0, -1]
+            rows.append(torch.log_softmax(logits, dim=-1))
+            ids.append(int(logits.argmax()))
+        return ids[len(self.prompt_ids):], rows
+
+
+def check_models(client, name):
+    (model,) = client.models.list().data
+    assert (model.id, model.object) == (name, "model"), model
+    assert client.models.retrieve(name) == model
+    expect(openai.NotFoundError, "model_not_found", lambda: client.models.retrieve("other"))
+
+
+def expect(kind, code, call, param=None):
+    try:
+        call()
+    except kind as error:
+        assert error.code == code, error
+        assert param is None or error.param == param, error
+        assert error.message and error.response.headers["x-correlation-id"]
+    else:
+        raise AssertionError("no %s" % kind.__name__)
+
+
+def check_chat(client, worker, name, reference):
+    served = worker.request("POST", "/apply-template", {"messages": MESSAGES})
+    assert served.json() == {"prompt": reference.prompt}, served.body
+    answer = client.chat.completions.create(model=name, messages=MESSAGES, logprobs=True,
+                                            top_logprobs=5, **GREEDY)
+    (choice,) = answer.choices
+    text = reference.text
+    assert choice.message.content == text, (choice.message.content, text)
+    assert (choice.message.role, choice.finish_reason) == ("assistant", "length")
+    assert answer.usage.prompt_tokens == len(reference.prompt_ids)
+    assert answer.usage.completion_tokens == TOKENS
+    assert len(choice.logprobs.content) == TOKENS
+    worst = 0.0
+    for token, chosen, row in zip(choice.logprobs.content, reference.ids, reference.rows):
+        best = row.topk(5).values.tolist()
+        worst = max([worst, abs(token.logprob - row[chosen].item())] +
+                    [abs(t.logprob - b) for t, b in zip(token.top_logprobs, best)])
+        assert len(token.top_logprobs) == 5
+    assert worst <= 1e-3, worst
+
+    chunks = list(client.chat.completions.create(model=name, messages=MESSAGES, stream=True,
+                                                 stream_options={"include_usage": True}, **GREEDY))
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == text
+    assert chunks[-2].choices[0].finish_reason == "length"
+    assert chunks[-1].usage == answer.usage
+    parts = [{"role": "user", "content": [{"type": "text", "text": MESSAGES[0]["content"]}]},
+             choice.message, {"role": "user", "content": "And now?"}]
+    assert client.chat.completions.create(model=name, messages=parts, **GREEDY).choices
+    return worst
+
+
+def check_completions(client, name, reference):
+    prompt = reference.prompt_ids
+    answer = client.completions.create(model=name, prompt=prompt, logprobs=2, **GREEDY)
+    (choice,) = answer.choices
+    assert choice.text == reference.text
+    assert len(choice.logprobs.tokens) == len(choice.logprobs.top_logprobs) == TOKENS
+    assert len(choice.logprobs.text_offset) == len(choice.logprobs.token_logprobs) == TOKENS
+    stream = client.completions.create(model=name, prompt=prompt, stream=True, **GREEDY)
+    assert "".join(c.choices[0].text for c in stream) == choice.text
+    sampled = [client.completions.create(model=name, prompt="Once", seed=seed, max_tokens=16,
+                                         extra_body={"ignore_eos": True}).choices[0].text
+               for seed in (1, 1, 2)]
+    assert sampled[0] == sampled[1] != sampled[2]
+
+
+def check_refusals(client, name):
+    def chat(**fields):
+        return lambda: client.chat.completions.create(**{"model": name, "messages": MESSAGES,
+                                                         **fields})
+
+    expect(openai.NotFoundError, "model_not_found", chat(model="gpt-4o"), "model")
+    expect(openai.BadRequestError, "context_length_exceeded", chat(max_tokens=10_000_000))
+    expect(openai.BadRequestError, "decimal_above_max_value", chat(temperature=3), "temperature")
+    expect(openai.BadRequestError, "unknown_parameter", chat(extra_body={"foo": 1}), "foo")
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    for field, value in (("n", 2), ("tools", [tool]), ("response_format", {"type": "json_object"}),
+                         ("logit_bias", {"1": 5}), ("store", True), ("reasoning_effort", "low")):
+        expect(openai.BadRequestError, "unsupported_parameter", chat(**{field: value}), field)
+
+
+def check(binary, folder):
+    with Worker(binary, ["--model", folder, "--dtype", "f32"]) as worker:
+        client = openai.OpenAI(base_url="http://127.0.0.1:%d/v1" % worker.port, api_key="none",
+                               max_retries=0, timeout=120)
+        reference = Reference(folder)
+        check_models(client, folder.name)
+        worst = check_chat(client, worker, folder.name, reference)
+        check_completions(client, folder.name, reference)
+        check_refusals(client, folder.name)
+        assert worker.stop() == 0, worker.stderr
+    return worst
+
+
+def has_chat_template(folder):
+    config = folder / "tokenizer_config.json"
+    return (folder / "chat_template.jinja").exists() or (
+        config.exists() and "chat_template" in json.loads(config.read_text()))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--worker", default=ROOT / "build" / "cpu" / "bin" / "llorch-cpu-candled")
+    parser.add_argument("folders", nargs="*", type=pathlib.Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+    goldens = sorted((ROOT / "tests" / "golden" / "data").iterdir())
+    folders = args.folders or [ROOT / "models" / "tiny"] + [f for f in goldens if
+                                                            has_chat_template(f)]
+    for folder in folders:
+        print("%-32s logprobs within %.1e" % (folder.name, check(args.worker, folder)), flush=True)
+    print("%d checkpoints: the client %s chats with all of them" % (len(folders),
+                                                                    openai.__version__))
+
+
+if __name__ == "__main__":
+    main()
