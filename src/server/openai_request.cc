@@ -63,71 +63,33 @@ constexpr Absent kNotInChat[] = {
 // What says who asks or how to route; it never changes an answer.
 constexpr std::string_view kLabels[] = {"user", "safety_identifier", "prompt_cache_key"};
 
-constexpr std::string_view kCompletionFields[] = {"model",
-                                                  "prompt",
-                                                  "max_tokens",
-                                                  "temperature",
-                                                  "top_p",
-                                                  "seed",
-                                                  "stop",
-                                                  "logprobs",
-                                                  "echo",
-                                                  "stream",
-                                                  "stream_options",
-                                                  "user",
-                                                  "min_p",
-                                                  "top_k",
-                                                  "repetition_penalty",
-                                                  "ignore_eos",
-                                                  "best_of",
-                                                  "frequency_penalty",
-                                                  "logit_bias",
-                                                  "n",
-                                                  "presence_penalty",
-                                                  "suffix"};
-constexpr std::string_view kChatFields[] = {"model",
-                                            "messages",
-                                            "max_tokens",
-                                            "max_completion_tokens",
-                                            "temperature",
-                                            "top_p",
-                                            "seed",
-                                            "stop",
-                                            "logprobs",
-                                            "top_logprobs",
-                                            "stream",
-                                            "stream_options",
-                                            "user",
-                                            "safety_identifier",
-                                            "prompt_cache_key",
-                                            "metadata",
-                                            "parallel_tool_calls",
-                                            "min_p",
-                                            "top_k",
-                                            "repetition_penalty",
-                                            "ignore_eos",
-                                            "chat_template_kwargs",
-                                            "add_generation_prompt",
-                                            "audio",
-                                            "frequency_penalty",
-                                            "function_call",
-                                            "functions",
-                                            "logit_bias",
-                                            "modalities",
-                                            "moderation",
-                                            "n",
-                                            "prediction",
-                                            "presence_penalty",
-                                            "prompt_cache_options",
-                                            "prompt_cache_retention",
-                                            "reasoning_effort",
-                                            "response_format",
-                                            "service_tier",
-                                            "store",
-                                            "tool_choice",
-                                            "tools",
-                                            "verbosity",
-                                            "web_search_options"};
+constexpr std::string_view kCommonFields[] = {"model",
+                                              "max_tokens",
+                                              "temperature",
+                                              "top_p",
+                                              "seed",
+                                              "stop",
+                                              "logprobs",
+                                              "stream",
+                                              "stream_options",
+                                              "user",
+                                              "min_p",
+                                              "top_k",
+                                              "repetition_penalty",
+                                              "ignore_eos"};
+constexpr std::string_view kCompletionFields[] = {"prompt", "echo"};
+constexpr std::string_view kChatFields[] = {
+    "messages",           "max_completion_tokens", "top_logprobs",         "safety_identifier",
+    "metadata",           "prompt_cache_key",      "chat_template_kwargs", "add_generation_prompt",
+    "parallel_tool_calls"};
+
+std::vector<std::string_view> known_fields(std::span<const std::string_view> own,
+                                           std::span<const Absent> absent) {
+  std::vector<std::string_view> all(std::begin(kCommonFields), std::end(kCommonFields));
+  all.insert(all.end(), own.begin(), own.end());
+  for (const Absent& row : absent) all.emplace_back(row.name);
+  return all;
+}
 
 void refuse_what_is_not_there(const Fields& fields, std::span<const Absent> absent) {
   for (const Absent& row : absent) {
@@ -399,7 +361,8 @@ std::variant<OpenAiRequest, OpenAiError> parsed(std::string_view body,
 }  // namespace
 
 std::variant<OpenAiRequest, OpenAiError> parse_completion(std::string_view body) {
-  return parsed(body, kCompletionFields, [](const OpenAiFields& fields, OpenAiRequest& r) {
+  static const auto kKnown = known_fields(kCompletionFields, kNotInCompletions);
+  return parsed(body, kKnown, [](const OpenAiFields& fields, OpenAiRequest& r) {
     parse_common(fields, r);
     r.prompt = one_prompt(fields->required("prompt"), "prompt");
     r.logprobs = fields.integer("logprobs", 0, 5);
@@ -410,7 +373,8 @@ std::variant<OpenAiRequest, OpenAiError> parse_completion(std::string_view body)
 }
 
 std::variant<OpenAiRequest, OpenAiError> parse_chat(std::string_view body) {
-  return parsed(body, kChatFields, [](const OpenAiFields& fields, OpenAiRequest& r) {
+  static const auto kKnown = known_fields(kChatFields, kNotInChat);
+  return parsed(body, kKnown, [](const OpenAiFields& fields, OpenAiRequest& r) {
     parse_common(fields, r);
     parse_max_completion_tokens(fields, r);
     parse_chat_logprobs(fields, r);

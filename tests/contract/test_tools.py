@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from worker import Worker, request_bytes
+
 TEXT = "<|user|>Where does Anna live?<|end|>"
 IDS = [0, 4, 865, 367, 625, 575, 36, 2]  # Tokenizer.from_file("models/tiny/tokenizer.json")
 
@@ -101,6 +103,19 @@ def test_a_long_text_keeps_nobody_waiting(worker):
     # While it ran, health was asked over and over, and nobody waited for the text as a whole.
     assert len(asked) > 10
     assert max(after - before for before, after in asked) < 0.5 * (end - asked[0][0])
+
+
+def test_a_stop_does_not_wait_for_all_long_texts(binary, model):
+    with Worker(binary, ["--model", model]) as worker:
+        body = json.dumps({"prompt": "Once upon a time " * 900_000})
+        connections = [worker.connect() for _ in range(8)]
+        for connection in connections:
+            connection.send(request_bytes("POST", "/tokenize", body.encode()))
+        begin = time.monotonic()
+        assert worker.stop() == 0, worker.stderr
+        assert time.monotonic() - begin < 30
+        for connection in connections:
+            connection.close()
 
 
 def test_too_many_values_are_refused_not_stored(worker):
