@@ -175,7 +175,8 @@ class Worker {
     parse_model_config(checkpoint_->config(), checkpoint_->generation_config(),
                        checkpoint_->config_file());
     tokenizer_.emplace(Tokenizer::from_json(checkpoint_->tokenizer(), folder + "tokenizer.json"));
-    chat_.emplace(ChatTemplates::load(checkpoint_->tokenizer_config(), "", folder));
+    chat_.emplace(ChatTemplates::load(checkpoint_->tokenizer_config(), checkpoint_->chat_template(),
+                                      checkpoint_->directory()));
     LoadProgress progress;
     model_.emplace(Model::load(*checkpoint_, *backend_,
                                {.dtype = dtype_named(config_.dtype),

@@ -140,6 +140,7 @@ void Checkpoint::open_folder(bool is_directory) {
   generation_config_ = read_optional(join(directory_, "generation_config.json"), kMaxConfigBytes);
   tokenizer_ = read_required(join(directory_, "tokenizer.json"), kMaxTokenizerBytes);
   tokenizer_config_ = read_optional(join(directory_, "tokenizer_config.json"), kMaxConfigBytes);
+  chat_template_ = read_optional(join(directory_, "chat_template.jinja"), kMaxConfigBytes);
 
   const std::string single = is_directory ? join(directory_, "model.safetensors") : path_;
   const std::string index = join(directory_, "model.safetensors.index.json");

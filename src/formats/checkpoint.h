@@ -41,6 +41,7 @@ class Checkpoint {
   const std::string& generation_config() const { return generation_config_; }  // may be empty
   const std::string& tokenizer() const { return tokenizer_; }                  // tokenizer.json
   const std::string& tokenizer_config() const { return tokenizer_config_; }    // may be empty
+  const std::string& chat_template() const { return chat_template_; }  // of a file; may be empty
 
   // Null if there is none of that name. Valid as long as this Checkpoint lives.
   const StoredTensor* find(std::string_view name) const;
@@ -58,7 +59,8 @@ class Checkpoint {
   void add_indexed_files(const std::string& index);
 
   std::string directory_, path_;
-  std::string config_, config_file_, generation_config_, tokenizer_, tokenizer_config_;
+  std::string config_, config_file_, generation_config_, tokenizer_, tokenizer_config_,
+      chat_template_;
   std::map<std::string, os::MappedFile> files_;  // by path
   std::optional<Gguf> gguf_;
   Tensors tensors_;
