@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -309,7 +310,8 @@ std::shared_ptr<Stream> Engine::submit(Request request, std::function<void()> wa
                                             std::to_string(engine.options.context) +
                                             ", vocabulary " + std::to_string(engine.vocab));
   }
-  auto stream = std::make_shared<Stream>(engine.options.stream_events);
+  auto stream = std::make_shared<Stream>(request.in_one_piece ? std::numeric_limits<size_t>::max()
+                                                              : engine.options.stream_events);
   stream->on_event(std::move(wake));
   auto sequence = std::make_unique<Sequence>(std::move(request));
   if (sequence->request.timeout.count() > 0) {

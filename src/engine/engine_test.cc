@@ -259,6 +259,17 @@ TEST(Engine, EndsASlowReaderAlone) {
   EXPECT_EQ(test.engine.snapshot().blocks_used, 0);
 }
 
+TEST(Engine, AnAnswerInOnePieceHasNoSlowReader) {
+  TestEngine test({.stream_events = 4});
+  Request request = test_request("whole", "a", 10);
+  request.in_one_piece = true;
+  const auto stream = test.submit(std::move(request));
+  test.run_until_idle();
+  const std::vector<Event> events = all_events(*stream);
+  EXPECT_EQ(events.size(), 12U);  // started, ten tokens, end
+  EXPECT_EQ(described(events).substr(0, 20), "started(1) token(b) ");
+}
+
 TEST(Engine, AWakeUpThatThrowsEndsItsRequestAlone) {
   TestEngine test;
   const auto bad = test.engine.submit(test_request("bad", "a", 4),

@@ -26,6 +26,8 @@ struct Request {
   Sampling sampling;            // seed set; index and history are the engine's
   std::vector<std::string> stop;
   bool ignore_eos = false;
+  // The answer leaves in one piece, so no reader can fall behind: max_tokens bounds its events.
+  bool in_one_piece = false;
   std::chrono::milliseconds timeout{0};  // from submission; 0: none
 };
 

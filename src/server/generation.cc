@@ -175,6 +175,7 @@ std::variant<Generation, Reply> openai_generation(const Service& service,
   request.stop = std::move(wanted.stop);
   request.ignore_eos = wanted.ignore_eos;
   request.timeout = options.request_timeout;
+  request.in_one_piece = !wanted.stream;
   g.writer = wanted.stream ? chunk_writer(std::move(facts)) : whole_writer(std::move(facts));
   return g;
 }
