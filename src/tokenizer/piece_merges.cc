@@ -99,11 +99,6 @@ std::vector<BpeMerge> merges_of_pieces(const Vocabulary& vocabulary, MergeOrder 
   vocabulary.for_each([&](std::string_view piece, int32_t id) {
     if (barred[static_cast<size_t>(id)]) return;
     cutter.cut(piece, id, cuts);
-    if (order != MergeOrder::kId) {
-      std::sort(cuts.begin(), cuts.end(), [](const Cut& a, const Cut& b) {
-        return std::tie(a.merge.left, a.merge.right) < std::tie(b.merge.left, b.merge.right);
-      });
-    }
     if (all.size() + cuts.size() > kMaxMerges) {
       throw Error(ErrorCode::kUnsupported, file + ": its pieces can be merged in more than " +
                                                std::to_string(kMaxMerges) + " ways");
@@ -114,7 +109,7 @@ std::vector<BpeMerge> merges_of_pieces(const Vocabulary& vocabulary, MergeOrder 
   if (order == MergeOrder::kScore) {
     std::stable_sort(all.begin(), all.end(),
                      [&](const Cut& a, const Cut& b) { return score(a) > score(b); });
-  } else if (order == MergeOrder::kScoreLength) {
+  } else {
     std::stable_sort(all.begin(), all.end(), [&](const Cut& a, const Cut& b) {
       return std::make_tuple(score(a), a.left_chars, a.right_chars) >
              std::make_tuple(score(b), b.left_chars, b.right_chars);

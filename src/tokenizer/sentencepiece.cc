@@ -182,6 +182,10 @@ Model make_bpe(const SentencePieceModel& model, const Config& config, Vocabulary
   }
   options.fuse_unk = true;
   options.byte_fallback = has_class || model.byte_fallback;
+  // By score as SentencePiece merges. transformers 5.23 goes by id instead, which is the same but
+  // for pieces of marks alone, as Llama's and Mistral's files have them: these come last.
+  std::vector<float> scores;
+  for (const SentencePieceModel::Piece& piece : model.pieces) scores.push_back(piece.score);
   std::vector<bool> barred(model.pieces.size(), false);
   for (size_t id = 0; id < barred.size() && !has_class; ++id) {
     const PieceType type = model.pieces[id].type;
@@ -189,7 +193,7 @@ Model make_bpe(const SentencePieceModel& model, const Config& config, Vocabulary
         type == PieceType::kControl || type == PieceType::kUnknown || type == PieceType::kByte;
   }
   const std::vector<BpeMerge> merges =
-      merges_of_pieces(vocabulary, MergeOrder::kId, {}, barred, file);
+      merges_of_pieces(vocabulary, MergeOrder::kScore, scores, barred, file);
   return Bpe(std::move(vocabulary), merges, std::move(options));
 }
 

@@ -100,8 +100,8 @@ TEST(SentencePiece, GivesARenamedPieceItsNewName) {
   EXPECT_EQ(tokenizer.vocab_size(), 4);
 }
 
-// The three orders that transformers' conversions have had; the lists are generate_merges()'s.
-TEST(PieceMerges, RanksAsTransformers) {
+// The second list is that of transformers' generate_merges().
+TEST(PieceMerges, RanksByScore) {
   tok::Vocabulary vocabulary;
   const std::vector<std::string> pieces = {"a", "b", "ab", "aa", "aab", "aaa"};
   const std::vector<float> scores = {0, 0, -5, -3, -4, -3};
@@ -118,7 +118,6 @@ TEST(PieceMerges, RanksAsTransformers) {
     }
     return text;
   };
-  EXPECT_EQ(merges(MergeOrder::kId), "a+b a+a a+ab aa+b a+aa aa+a ");
   EXPECT_EQ(merges(MergeOrder::kScore), "a+a a+aa aa+a a+ab aa+b a+b ");
   EXPECT_EQ(merges(MergeOrder::kScoreLength), "aa+a a+aa a+a aa+b a+ab a+b ");
 }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "tokenizer/gguf_tokenizer.h"
 #include "tokenizer/parts.h"
 #include "tokenizer/sentencepiece.h"
 #include "tokenizer/tokenizer_json.h"
@@ -139,6 +140,10 @@ Tokenizer Tokenizer::from_json(std::string_view json, const std::string& file) {
 Tokenizer Tokenizer::from_sentencepiece(std::string_view model, std::string_view tokenizer_config,
                                         const std::string& file) {
   return make(file, [&] { return tok::read_sentencepiece(model, tokenizer_config, file); });
+}
+
+Tokenizer Tokenizer::from_gguf(const GgufVocabulary& vocabulary, const std::string& file) {
+  return make(file, [&] { return tok::read_gguf_vocabulary(vocabulary, file); });
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view utf8, EncodeOptions options) const {

@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "tokenizer/gguf_vocabulary.h"
+
 namespace llorch {
 
 // Immutable once made; every member may be called from any thread.
@@ -23,6 +25,9 @@ class Tokenizer {
   // from_json().
   static Tokenizer from_sentencepiece(std::string_view model, std::string_view tokenizer_config,
                                       const std::string& file);
+  // From a GGUF file's metadata: the ids of the tokenizer.json that it was converted from. Throws
+  // as from_json(), naming the key.
+  static Tokenizer from_gguf(const GgufVocabulary& vocabulary, const std::string& file);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;

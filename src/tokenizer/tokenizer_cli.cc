@@ -1,7 +1,7 @@
 // Encodes and decodes texts for tools/tokenizer_diff.py, which compares the answers with another
 // implementation. Part of the tests.
 //
-//   tokenizer_cli tokenizer.json|tokenizer.model < texts > answers
+//   tokenizer_cli FILE < texts > answers      (load() says what FILE may be)
 //
 // All numbers are 32-bit little-endian. A text is its length and its bytes. The answer: a list of
 // ids (count, ids) with special tokens added and parsed; one with neither; the first list decoded
@@ -15,6 +15,8 @@
 #include <span>
 #include <string>
 #include <vector>
+
+#include <nlohmann/json.hpp>
 
 #include "tokenizer/stream_decoder.h"
 #include "tokenizer/tokenizer.h"
@@ -74,13 +76,45 @@ std::string read_file(const std::string& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-// A tokenizer.json, or a tokenizer.model with the tokenizer_config.json beside it.
+// What the Python side took out of a GGUF file's metadata.
+Tokenizer from_gguf(const std::string& text, const std::string& path) {
+  const auto json = nlohmann::json::parse(text);
+  GgufVocabulary from;
+  const auto strings = [&](const char* key) {
+    std::vector<std::string_view> views;
+    for (const auto& item : json.at(key)) views.push_back(item.get_ref<const std::string&>());
+    return views;
+  };
+  from.model = json.at("model");
+  from.pre = json.at("pre");
+  from.architecture = json.at("architecture");
+  from.tokens = strings("tokens");
+  from.scores = json.at("scores").get<std::vector<float>>();
+  from.types = json.at("types").get<std::vector<int32_t>>();
+  from.merges = strings("merges");
+  const auto read = [&](const char* key, auto& value) {
+    if (json.contains(key)) value.emplace(json.at(key));
+  };
+  read("bos", from.bos);
+  read("eos", from.eos);
+  read("unk", from.unk);
+  read("add_bos", from.add_bos);
+  read("add_eos", from.add_eos);
+  read("add_space_prefix", from.add_space_prefix);
+  return Tokenizer::from_gguf(from, path);
+}
+
+bool ends_with(const std::string& text, std::string_view end) {
+  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+// A tokenizer.json, a tokenizer.model with the tokenizer_config.json beside it, or a GGUF file's
+// vocabulary as *.gguf.json.
 Tokenizer load(const std::string& path) {
   const size_t name = path.rfind('/') + 1;
   const std::string bytes = read_file(path);
-  if (path.size() - name < 6 || path.substr(path.size() - 6) != ".model") {
-    return Tokenizer::from_json(bytes, path);
-  }
+  if (ends_with(path, ".gguf.json")) return from_gguf(bytes, path);
+  if (!ends_with(path, ".model")) return Tokenizer::from_json(bytes, path);
   return Tokenizer::from_sentencepiece(
       bytes, read_file(path.substr(0, name) + "tokenizer_config.json"), path);
 }
@@ -104,7 +138,7 @@ int run(const char* path) {
 
 int main(int argc, char** argv) {
   if (argc != 2) {
-    std::cerr << "usage: tokenizer_cli tokenizer.json|tokenizer.model\n";
+    std::cerr << "usage: tokenizer_cli FILE\n";
     return 2;
   }
   try {
