@@ -33,7 +33,7 @@ from transformers.utils import logging
 from dequantize_diff import SCALES, random_blocks
 from make_goldens import (
     CHAT_TEMPLATE, EAGER, LEAD, LLAMA3, MATTERS, MIN_DISTINCT, PROMPT_TOKENS, SPECIAL, TOLERANCE,
-    all_logits, byte_characters, fill, generate, longrope, rope, worst_difference,
+    all_logits, byte_characters, error_of, fill, generate, longrope, rope, worst_difference,
 )  # fmt: skip
 
 COMMON = dict(
@@ -362,10 +362,12 @@ def write(golden, model, folder, seed):
         path.write_bytes(data)
 
 
-def error_in(model, prompt, logits, dtype):
-    span = logits.max(1).values - logits.min(1).values
-    error = (all_logits(copy.deepcopy(model).to(dtype), prompt) - logits) / span[:, None]
-    return torch.stack([error.pow(2).mean().sqrt(), error.abs().max()])
+def narrowed(model, dtype):
+    """As from_pretrained() makes it: weights alone are in `dtype`, not the rope's frequencies."""
+    other = copy.deepcopy(model)
+    for parameter in other.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return other
 
 
 def make_once(golden, seed, folder):
@@ -405,8 +407,8 @@ def make_once(golden, seed, folder):
             logits=logits.contiguous(),
             greedy=torch.tensor(greedy, dtype=torch.int32),
             logprobs=logprobs.contiguous(),
-            bf16_error=error_in(model, prompt, logits, torch.bfloat16),
-            f16_error=error_in(model, prompt, logits, torch.float16),
+            bf16_error=error_of(narrowed(model, torch.bfloat16), prompt, logits),
+            f16_error=error_of(narrowed(model, torch.float16), prompt, logits),
         ),
         folder / "reference.safetensors",
     )

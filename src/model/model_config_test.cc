@@ -174,6 +174,124 @@ TEST(ModelConfig, GivesQwen2ItsBiasesAndWindows) {
                      {"layer_types: 'a' is not supported"});
 }
 
+TEST(ModelConfig, GivesMixtralItsExperts) {
+  const json mixtral = with(without(llama(), "head_dim"), {{"model_type", "mixtral"}});
+  const auto c = parse(mixtral);
+  EXPECT_EQ(c.moe.layers, (std::vector<bool>{true, true, true}));
+  EXPECT_EQ(c.moe.experts, 8);
+  EXPECT_EQ(c.moe.top_k, 2);
+  EXPECT_EQ(c.moe.ffn, 80);
+  EXPECT_EQ(c.moe.shared_ffn, 0);
+  EXPECT_TRUE(c.moe.renormalize);
+  EXPECT_EQ(c.window, (std::vector<int>{0, 0, 0}));
+  EXPECT_EQ(parse(with(mixtral, {{"sliding_window", 9}})).window, (std::vector<int>{9, 9, 9}));
+  // Absent is not null.
+  const json wide = with(without(mixtral, "num_key_value_heads"),
+                         {{"num_attention_heads", 16}, {"hidden_size", 64}});
+  EXPECT_EQ(parse(wide).kv_heads, 8);
+  EXPECT_EQ(parse(with(wide, {{"num_key_value_heads", nullptr}})).kv_heads, 16);
+  expect_corrupt(with(mixtral, {{"num_experts_per_tok", 9}}), {"num_experts_per_tok: 9 are more"});
+  expect_unsupported(with(mixtral, {{"num_local_experts", 1}, {"num_experts_per_tok", 1}}),
+                     {"num_local_experts: a mixture of one expert"});
+}
+
+TEST(ModelConfig, GivesQwensMixturesTheirLayers) {
+  const json moe = with(llama(), {{"model_type", "qwen2_moe"},
+                                  {"num_experts", 6},
+                                  {"num_experts_per_tok", 3},
+                                  {"moe_intermediate_size", 20},
+                                  {"shared_expert_intermediate_size", 24}});
+  const auto c = parse(moe);
+  EXPECT_TRUE(c.qkv_bias);
+  EXPECT_EQ(c.moe.layers, (std::vector<bool>{true, true, true}));
+  EXPECT_EQ(c.moe.experts, 6);
+  EXPECT_EQ(c.moe.top_k, 3);
+  EXPECT_EQ(c.moe.ffn, 20);
+  EXPECT_EQ(c.moe.shared_ffn, 24);
+  EXPECT_FALSE(c.moe.renormalize);
+  EXPECT_EQ(parse(with(moe, {{"decoder_sparse_step", 2}})).moe.layers,
+            (std::vector<bool>{false, true, false}));
+  EXPECT_EQ(parse(with(moe, {{"mlp_only_layers", {0, 2}}})).moe.layers,
+            (std::vector<bool>{false, true, false}));
+  // Every other one of the lower layers has the window.
+  EXPECT_EQ(parse(with(moe, {{"use_sliding_window", true}, {"sliding_window", 9}})).window,
+            (std::vector<int>{9, 0, 9}));
+  const auto qwen3 = parse(with(moe, {{"model_type", "qwen3_moe"},
+                                      {"use_sliding_window", true},
+                                      {"norm_topk_prob", true},
+                                      {"attention_bias", true}}));
+  EXPECT_TRUE(qwen3.qk_norm && qwen3.qkv_bias && qwen3.out_bias && qwen3.moe.renormalize);
+  EXPECT_EQ(qwen3.moe.shared_ffn, 0);
+  EXPECT_EQ(qwen3.window, (std::vector<int>{4096, 4096, 4096}));
+}
+
+TEST(ModelConfig, GivesPhiItsNormsAndPart) {
+  const json phi = with(llama(), {{"model_type", "phi"}, {"hidden_act", nullptr}});
+  const auto c = parse(without(phi, "head_dim"));
+  EXPECT_EQ(c.norm_kind, NormKind::kLayer);
+  EXPECT_FLOAT_EQ(c.norm_eps, 1e-5f);  // rms_norm_eps is not its key
+  EXPECT_EQ(c.act, Act::kGeluTanh);
+  EXPECT_TRUE(c.qkv_bias && c.out_bias && c.head_bias);
+  EXPECT_FALSE(c.qk_norm);
+  EXPECT_EQ(c.ropes[0].dims, 6);
+  EXPECT_EQ(parse(with(phi, {{"partial_rotary_factor", 1}})).ropes[0].dims, 12);
+  EXPECT_TRUE(parse(with(phi, {{"qk_layernorm", true}})).qk_norm);
+  expect_unsupported(with(phi, {{"partial_rotary_factor", 0.75}}),
+                     {"partial_rotary_factor: must leave an even number", "got 9"});
+}
+
+TEST(ModelConfig, GivesGemmaItsScalesAndCaps) {
+  json gemma = without(llama(), "head_dim");
+  gemma = with(without(without(gemma, "tie_word_embeddings"), "rope_parameters"),
+               {{"model_type", "gemma2"}, {"hidden_act", "relu"}});  // not its key
+  const auto c = parse(gemma);
+  EXPECT_EQ(c.head_dim, 256);
+  EXPECT_TRUE(c.tied_head && c.norms_store_gain_minus_1);
+  EXPECT_EQ(c.act, Act::kGeluTanh);
+  EXPECT_FLOAT_EQ(c.embed_scale, 6.9282032f);
+  EXPECT_FLOAT_EQ(c.attention_scale, 1.0f / 16);
+  EXPECT_EQ(c.attention_softcap, 50);
+  EXPECT_EQ(c.logit_softcap, 30);
+  EXPECT_EQ(c.window, (std::vector<int>{4096, 0, 4096}));
+  const auto plain = parse(
+      with(gemma, {{"attn_logit_softcapping", nullptr}, {"final_logit_softcapping", nullptr}}));
+  EXPECT_EQ(plain.attention_softcap, 0);
+  EXPECT_EQ(plain.logit_softcap, 0);
+  expect_unsupported(with(gemma, {{"use_bidirectional_attention", true}}),
+                     {"use_bidirectional_attention: is not supported"});
+  const json gemma3 = with(gemma, {{"model_type", "gemma3_text"}, {"sliding_window_pattern", 3}});
+  const auto c3 = parse(with(gemma3, {{"attn_logit_softcapping", 9.0}}));
+  EXPECT_TRUE(c3.qk_norm);
+  EXPECT_EQ(c3.attention_softcap, 0);  // transformers reads the key, and uses it nowhere
+  EXPECT_EQ(c3.logit_softcap, 0);
+  EXPECT_EQ(c3.window, (std::vector<int>{4096, 4096, 0}));
+  EXPECT_EQ(c3.rope_of_layer, (std::vector<int>{1, 1, 0}));
+  EXPECT_FLOAT_EQ(parse(with(gemma3, {{"query_pre_attn_scalar", 25}})).attention_scale, 0.2f);
+}
+
+TEST(ModelConfig, LeavesSmolLm3sLayersWithoutRope) {
+  const json smol = with(llama(), {{"model_type", "smollm3"}, {"num_hidden_layers", 5}});
+  EXPECT_EQ(parse(smol).rope_of_layer, (std::vector<int>{0, 0, 0, -1, 0}));
+  EXPECT_EQ(parse(with(smol, {{"no_rope_layer_interval", 2}})).rope_of_layer,
+            (std::vector<int>{0, -1, 0, -1, 0}));
+  const json listed = with(smol, {{"no_rope_layers", {1, 0, 1, 1, 0}}});
+  EXPECT_EQ(parse(listed).rope_of_layer, (std::vector<int>{0, -1, 0, 0, -1}));
+  EXPECT_EQ(parse(with(listed, {{"use_sliding_window", true}, {"sliding_window", 7}})).window,
+            (std::vector<int>{0, 7, 0, 0, 7}));
+  expect_corrupt(with(smol, {{"no_rope_layers", {1, 0}}}), {"no_rope_layers: lists 2 layers of 5"});
+  EXPECT_TRUE(parse(without(smol, "tie_word_embeddings")).tied_head);
+}
+
+TEST(ModelConfig, RefusesWhatNoFamilyHas) {
+  expect_unsupported(with(llama(), {{"vision_config", json::object()}}),
+                     {"dir/config.json: vision_config: a vision or audio tower"});
+  expect_unsupported(with(llama(), {{"audio_config", {{"x", 1}}}}), {"audio_config: "});
+  expect_unsupported(with(llama(), {{"per_layer_config", {{"0", json::object()}}}}),
+                     {"per_layer_config: "});
+  expect_unsupported(with(llama(), {{"compression_config", {{"quant_method", "x"}}}}),
+                     {"compression_config: "});
+}
+
 TEST(ModelConfig, UnitesTheEosIdsOfBothFiles) {
   const auto eos = [](const json& config, const std::string& generation) {
     return parse(config, generation).eos_ids;

@@ -250,6 +250,62 @@ TEST(Model, WantsTheBiasesThatConfigAnnouncesAndNoOthers) {
   }
 }
 
+std::string mixtral_config() {
+  return R"({"model_type":"mixtral","vocab_size":12,"hidden_size":8,"intermediate_size":10,)"
+         R"("num_hidden_layers":2,"num_attention_heads":2,"num_key_value_heads":1,"head_dim":6,)"
+         R"("num_local_experts":3})";
+}
+
+// tensors() with three experts in place of each MLP, called as published or stacked.
+std::vector<TestTensor> mixtral_tensors(bool stacked) {
+  auto all = tensors();
+  std::erase_if(all, [](const TestTensor& t) { return t.name.find(".mlp.") != std::string::npos; });
+  for (const std::string layer : {"model.layers.0.", "model.layers.1."}) {
+    if (stacked) {
+      all.push_back(tensor(layer + "mlp.gate.weight", "F32", {3, 8}));
+      all.push_back(tensor(layer + "mlp.experts.gate_up_proj", "F32", {3, 20, 8}));
+      all.push_back(tensor(layer + "mlp.experts.down_proj", "F32", {3, 8, 10}));
+      continue;
+    }
+    all.push_back(tensor(layer + "block_sparse_moe.gate.weight", "F32", {3, 8}));
+    for (const std::string expert : {"0.", "1.", "2."}) {
+      const std::string name = layer + "block_sparse_moe.experts." + expert;
+      all.push_back(tensor(name + "w1.weight", "F32", {10, 8}));
+      all.push_back(tensor(name + "w2.weight", "F32", {8, 10}));
+      all.push_back(tensor(name + "w3.weight", "F32", {10, 8}));
+    }
+  }
+  return all;
+}
+
+TEST(Model, NamesEveryTensorOfAMixtureThatIsNotThere) {
+  for (const bool stacked : {false, true}) {
+    const auto all = mixtral_tensors(stacked);
+    EXPECT_NO_THROW(ModelFolder(all, mixtral_config()).load());
+    for (size_t i = tensors().size() - 6; i < all.size(); ++i) {
+      auto changed = all;
+      changed[i].dims.push_back(1);
+      ModelFolder(changed, mixtral_config())
+          .expect(ErrorCode::kCorruptFile, {all[i].name, ": wrong shape; got ["});
+    }
+  }
+  auto fewer = mixtral_tensors(false);
+  fewer.pop_back();
+  ModelFolder(fewer, mixtral_config())
+      .expect(ErrorCode::kCorruptFile, {"block_sparse_moe.experts.2.w3.weight: is missing"});
+}
+
+TEST(Model, FindsTensorsOfACheckpointWithoutAHead) {
+  auto all = tensors();
+  for (TestTensor& t : all) {
+    if (t.name.starts_with("model.")) t.name.erase(0, 6);
+  }
+  EXPECT_NO_THROW(ModelFolder(all).load());
+  std::erase_if(all, [](const TestTensor& t) { return t.name == "lm_head.weight"; });
+  EXPECT_NO_THROW(ModelFolder(all, config(R"(,"tie_word_embeddings":true)")).load());
+  ModelFolder(all).expect(ErrorCode::kCorruptFile, {"lm_head.weight: is missing"});
+}
+
 TEST(Model, LooksForEveryLayerBeforeItPacksTheFirst) {
   const ModelFolder folder(changed("model.norm.weight", [](TestTensor& t) { t.name = "gone"; }));
   folder.expect(ErrorCode::kCorruptFile, {"model.norm.weight: is missing"});

@@ -78,6 +78,28 @@ def test_an_unknown_architecture_is_10_with_the_contracts_text(binary, model, tm
     assert "unsupported architecture 'falcon'; supported: llama, mistral, " in line["message"]
 
 
+@pytest.mark.parametrize("changes, named", [
+    (dict(quantization_config={"quant_method": "gptq"}), "quantization_config"),
+    (dict(vision_config={"hidden_size": 8}), "vision_config"),
+    (dict(model_type="gemma3", vision_config={}), "unsupported architecture 'gemma3'"),
+    (dict(model_type="gemma3", vision_config={}), "vision_config"),
+    (dict(audio_config={}), "audio_config"),
+    (dict(model_type="gemma3_text", use_bidirectional_attention=True), "use_bidirectional_attention"),
+    (dict(hidden_act="relu2"), "hidden_act: 'relu2'"),
+    (dict(rope_scaling={"rope_type": "mrope"}), "rope_type: 'mrope'"),
+    (dict(rope_scaling={"type": "longrope"}), "rope_type: 'longrope'"),
+    (dict(model_type="phi3", rope_scaling={"type": "dynamic", "factor": 2.0}), "rope_type: 'dynamic'"),
+    (dict(partial_rotary_factor=0.5), "partial_rotary_factor"),
+    (dict(layer_types=["chunked_attention"] * 99), "layer_types"),
+    (dict(per_layer_config={"0": {}}), "per_layer_config"),
+    (dict(model_type=None, architectures=["T5ForConditionalGeneration"]), "'T5ForConditionalGeneration'"),
+])
+def test_what_is_not_supported_is_10_and_named(binary, model, tmp_path, changes, named):
+    status, line = failed_start(binary, "--model", model_with(tmp_path, model, **changes), "--port", "0")
+    assert status == 10
+    assert named in line["message"]
+
+
 def test_a_truncated_model_is_10_and_names_the_file(binary, model, tmp_path):
     copy = model_with(tmp_path, model)
     weights = copy / "model.safetensors"

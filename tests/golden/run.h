@@ -1,0 +1,32 @@
+// A model on a backend, driven without a worker around it: the logits of a prompt, and an answer of
+// the engine.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "model/model.h"
+#include "ops/backend.h"
+#include "tokenizer/tokenizer.h"
+
+namespace llorch {
+
+// The logits of every row of `prompt`, computed in steps of so many tokens (all at once if none is
+// given), with block tables out of order.
+std::vector<std::vector<float>> prompt_logits(Backend& backend, const Model& model, DType kv_type,
+                                              const std::vector<int32_t>& prompt,
+                                              const std::vector<int32_t>& steps = {});
+
+struct Answer {
+  std::vector<int32_t> tokens;
+  std::vector<float> logprobs;
+};
+
+// Greedy answers of `count` tokens, no EOS asked, to as many requests with this prompt at once; the
+// prompts are cut. Throws what a failed request says.
+std::vector<Answer> greedy_answers(Backend& backend, const Model& model, const Tokenizer& tokenizer,
+                                   DType kv_type, const std::vector<int32_t>& prompt, int32_t count,
+                                   int requests);
+
+}  // namespace llorch
