@@ -200,7 +200,7 @@ class Worker {
     EngineOptions options{.context = context,
                           .max_batch = config_.max_batch,
                           .max_queue = config_.max_queue,
-                          .kv_type = model_->dtype() == DType::kF32 ? DType::kF32 : DType::kBF16,
+                          .kv_type = model_->dtype(),
                           .kv_bytes = config_.kv_memory_bytes,
                           .stall_timeout = config_.stall_timeout};
     if (const auto type = dtype_named(config_.kv_dtype)) options.kv_type = *type;

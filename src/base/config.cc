@@ -109,7 +109,7 @@ std::vector<Flag> worker_flags(Config& c, const char* device_flag) {
   add("quantize", "none (default: none)", [&](S n, S t) {
     if (t != "none") not_yet(n, t);
   });
-  add("kv-dtype", "auto, f32, bf16, f16 (default: f32 with --dtype f32, else bf16)", [&](S n, S t) {
+  add("kv-dtype", "auto, f32, bf16, f16 (default: as --dtype)", [&](S n, S t) {
     if (t == "q8_0") not_yet(n, t);
     c.kv_dtype = one_of(n, t, {"auto", "f32", "bf16", "f16"});
   });

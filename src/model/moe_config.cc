@@ -1,7 +1,7 @@
 #include "model/moe_config.h"
 
-#include <algorithm>
 #include <string>
+#include <vector>
 
 namespace llorch {
 namespace {
@@ -36,10 +36,14 @@ MoeConfig read_qwen_moe(const JsonReader& config, const MoeDefaults& defaults, i
   moe.ffn = read_size(config, "moe_intermediate_size", kMaxFfn, defaults.ffn);
   moe.renormalize = config.boolean("norm_topk_prob").value_or(false);
   const int64_t step = config.integer("decoder_sparse_step", 1, INT32_MAX).value_or(1);
-  const auto dense = config.integers("mlp_only_layers", 0, INT32_MAX);
   for (int64_t i = 0; i < layers; ++i) {
-    const bool listed = dense && std::find(dense->begin(), dense->end(), i) != dense->end();
-    moe.layers.push_back(!listed && (i + 1) % step == 0);
+    moe.layers.push_back((i + 1) % step == 0);
+  }
+  const auto dense = config.integers("mlp_only_layers", 0, INT32_MAX);
+  for (const int64_t layer : dense.value_or(std::vector<int64_t>{})) {
+    if (layer < layers) {
+      moe.layers[static_cast<size_t>(layer)] = false;
+    }
   }
   return moe;
 }

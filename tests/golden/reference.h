@@ -15,7 +15,7 @@ struct GoldenReference {
   std::vector<float> logits;    // [prompt, V]
   std::vector<float> logprobs;  // [greedy]
   // Of transformers in that type, in parts of a row's max - min: root mean square of the median row
-  // and of all rows, and maximum.
+  // and of all rows, and the mean of the rows' maxima.
   std::vector<float> bf16_error, f16_error;
 };
 
