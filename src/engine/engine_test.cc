@@ -76,12 +76,19 @@ Request subject() {
   return request;
 }
 
-std::string answer(const Variation& v) {
-  const uint64_t context_bytes = kContextBytes;
+// Bytes of `contexts` full contexts.
+uint64_t pool_bytes(const Variation& v, TestKind kind) {
+  const EngineOptions one{
+      .max_batch = 1, .step_tokens = v.step_tokens, .block_tokens = v.block_tokens};
+  return v.contexts * TestEngine(one, kind).engine.kv_bytes();
+}
+
+std::string answer(const Variation& v, TestKind kind = TestKind::kPlain) {
   TestEngine test({.max_batch = v.max_batch,
                    .step_tokens = v.step_tokens,
                    .block_tokens = v.block_tokens,
-                   .kv_bytes = v.contexts * context_bytes});
+                   .kv_bytes = pool_bytes(v, kind)},
+                  kind);
   std::mt19937 random(5);
   std::vector<std::shared_ptr<Stream>> others;
   const auto add_other = [&] {
@@ -121,6 +128,79 @@ TEST(Engine, GivesOneAnswerWhateverElseRuns) {
       {"preempted, blocks of 1", 16, 512, 1, 2, 15, 15, true},
   };
   for (const Variation& v : variations) EXPECT_EQ(answer(v), alone) << v.name;
+}
+
+TEST(Engine, GivesOneAnswerWithWindowsAndWhenComputedAnew) {
+  const std::string alone = answer({"alone", 32, 512, 16, 32, 0, 0, false});
+  const Variation variations[] = {
+      {"alone", 32, 512, 16, 32, 0, 0, false},
+      {"beside 15", 32, 512, 16, 32, 15, 8, false},
+      {"prompt in chunks of 7", 1, 7, 16, 1, 0, 0, false},
+      {"token by token, blocks of 1", 1, 1, 1, 1, 0, 0, false},
+      {"chunks beside others", 16, 20, 16, 16, 15, 8, false},
+      {"preempted, in chunks", 16, 16, 4, 1, 15, 3, true},
+      {"preempted, blocks of 1", 16, 16, 1, 1, 15, 15, true},
+  };
+  for (const TestKind kind : {TestKind::kWindow, TestKind::kAlternating, TestKind::kLongrope}) {
+    for (Variation v : variations) {
+      SCOPED_TRACE(::testing::Message() << static_cast<int>(kind) << " " << v.name);
+      EXPECT_EQ(answer(v, kind), alone);
+    }
+  }
+}
+
+TEST(Engine, HoldsNoMoreBlocksThanWindowsNeed) {
+  constexpr int kPerBlock = 4, kStepTokens = 20, kContext = 2000;
+  const struct {
+    TestKind kind;
+    int full_groups;
+  } cases[] = {{TestKind::kWindow, 0}, {TestKind::kAlternating, 1}};
+  for (const auto& c : cases) {
+    TestEngine test({.context = kContext,
+                     .max_batch = 2,
+                     .step_tokens = kStepTokens,
+                     .block_tokens = kPerBlock},
+                    c.kind);
+    Request request = test_request("long", "", 1000);
+    request.prompt.assign(900, 3);
+    request.ignore_eos = true;
+    const auto stream = test.submit(std::move(request));
+    while (test.engine.step()) {
+      const EngineSnapshot s = test.engine.snapshot();
+      const auto tokens = static_cast<int32_t>(s.tokens_out);
+      all_events(*stream);
+      const int32_t full = c.full_groups * (900 + tokens + kPerBlock) / kPerBlock;
+      ASSERT_LE(s.blocks_used, full + (kTestWindow + kStepTokens) / kPerBlock + 1);
+      ASSERT_LE(s.kv_usage, 1);
+      ASSERT_EQ(s.kv_usage > 0, s.running > 0);
+    }
+    EXPECT_EQ(test.engine.snapshot().tokens_out, 1000u);
+    EXPECT_EQ(test.engine.snapshot().blocks_used, 0);
+    EXPECT_EQ(test.engine.snapshot().kv_usage, 0);
+  }
+}
+
+TEST(Engine, SizesGroupsByWhatTheirWindowsNeed) {
+  const EngineOptions options{.context = 256, .max_batch = 4, .step_tokens = 16};
+  // 39 tokens in a row touch 4 blocks of 16.
+  EXPECT_EQ(TestEngine(options, TestKind::kWindow).engine.kv_bytes(), 4 * 4 * kBlockBytes);
+  EXPECT_EQ(TestEngine(options, TestKind::kAlternating).engine.kv_bytes(),
+            4 * (16 + 2 * 4) * kBlockBytes);
+}
+
+TEST(Engine, ComputesAnewWhereLongropeSwitches) {
+  for (const int prompt : {kTestTrained - 5, kTestTrained, kTestTrained + 1}) {
+    TestEngine test({.step_tokens = 32}, TestKind::kLongrope);
+    Request request = test_request("a", "", 20);
+    request.prompt.assign(static_cast<size_t>(prompt), 1);
+    const auto stream = test.submit(std::move(request));
+    test.run_until_idle();
+    EXPECT_EQ(last_of(*stream), "end(MAX_TOKENS,20)");
+    const auto steps_of = [](int tokens) { return (tokens + 31) / 32; };
+    const bool crosses = prompt <= kTestTrained;
+    const int anew = crosses ? steps_of(kTestTrained + 1) - 1 : 0;
+    EXPECT_EQ(test.engine.snapshot().steps, static_cast<uint64_t>(steps_of(prompt) + 19 + anew));
+  }
 }
 
 TEST(Engine, AnotherSeedIsAnotherAnswer) {

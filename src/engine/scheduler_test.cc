@@ -168,6 +168,50 @@ TEST(Scheduler, PutsThePreemptedBeforeThoseWhoWait) {
   }
 }
 
+TEST(Scheduler, FreesWhatFellOutOfTheWindow) {
+  constexpr int32_t kWindow = 20, kStep = 16, kPerBlock = 4;
+  for (const bool alternating : {false, true}) {
+    std::vector<KvGroup> groups = {{.layers = 1, .window = kWindow}};
+    if (alternating) groups.push_back({.layers = 1});
+    const std::vector<int32_t> counts(groups.size(), 300);
+    Bench bench(groups, counts, kPerBlock, {.max_batch = 4, .step_tokens = kStep});
+    Sequence* s = bench.add(500, 400);
+    while (bench.finished.empty()) {
+      bench.step();
+      if (!bench.finished.empty()) break;
+      ASSERT_LE(s->kv[0].held(), (kWindow + kStep) / kPerBlock + 1);
+      const bool decoding = output_tokens(*s) > 1;
+      ASSERT_LE(s->kv[0].held(), (kWindow + (decoding ? 0 : kStep)) / kPerBlock + 1);
+      ASSERT_TRUE(!alternating ||
+                  s->kv[1].held() == bench.blocks.needed(1, std::max(500, s->computed)));
+    }
+    EXPECT_EQ(bench.blocks.used(), 0);
+    EXPECT_EQ(output_tokens(*s), 400);
+  }
+}
+
+TEST(Scheduler, ComputesASequenceAnewOnce) {
+  Bench bench(64, 4, {.max_batch = 4, .step_tokens = 16, .recompute_above = 20});
+  Sequence* a = bench.add(18, 6);
+  EXPECT_EQ(bench.step(), (Slices{{a, 16}}));
+  EXPECT_EQ(bench.step(), (Slices{{a, 2}}));
+  EXPECT_EQ(bench.step(), (Slices{{a, 1}}));
+  EXPECT_EQ(bench.step(), (Slices{{a, 1}}));
+  EXPECT_EQ(a->known(), 21);
+  EXPECT_EQ(bench.step(), (Slices{{a, 16}}));  // all 21 anew
+  EXPECT_EQ(bench.step(), (Slices{{a, 5}}));
+  EXPECT_EQ(a->known(), 22);
+  EXPECT_EQ(bench.step(), (Slices{{a, 1}}));
+  EXPECT_EQ(bench.step(), (Slices{{a, 1}}));
+  EXPECT_EQ(bench.finished, std::vector<Sequence*>{a});
+  EXPECT_EQ(bench.scheduler.preemptions(), 0u);
+  Sequence* b = bench.add(21, 2);  // long from the start
+  EXPECT_EQ(bench.step(), (Slices{{b, 16}}));
+  EXPECT_EQ(bench.step(), (Slices{{b, 5}}));
+  EXPECT_EQ(bench.step(), (Slices{{b, 1}}));
+  EXPECT_EQ(bench.blocks.used(), 0);
+}
+
 TEST(Scheduler, RemovesFromWaitingPrefillAndDecode) {
   Bench bench(16, 4, {.max_batch = 2, .step_tokens = 6});
   Sequence* a = bench.add(4, 9);
@@ -187,6 +231,18 @@ TEST(Scheduler, RemovesFromWaitingPrefillAndDecode) {
 struct Load {
   const char* name;
   int32_t blocks, block_tokens, max_batch, step_tokens, arrivals_per_100_steps;
+  std::vector<KvGroup> groups = {{}};
+  int32_t recompute_above = 0;
+
+  // Of each group: `blocks`, or what a single sequence needs if that is less.
+  std::vector<int32_t> counts() const {
+    const KvShape shape{groups, block_tokens, step_tokens};
+    std::vector<int32_t> result;
+    for (size_t g = 0; g < groups.size(); ++g) {
+      result.push_back(shape.needed(g, blocks * block_tokens));
+    }
+    return result;
+  }
 };
 
 // Random arrivals and cancels against a pool that is often too small.
@@ -197,7 +253,8 @@ void run_load(const Load& load, uint32_t seed) {
     return static_cast<int32_t>(random() % static_cast<uint32_t>(most)) + 1;
   };
   const int32_t context = load.blocks * load.block_tokens;
-  Bench bench(load.blocks, load.block_tokens, {load.max_batch, load.step_tokens});
+  Bench bench(load.groups, load.counts(), load.block_tokens,
+              {load.max_batch, load.step_tokens, load.recompute_above});
   std::vector<Sequence*> open;      // in order of arrival
   std::vector<Sequence*> admitted;  // in order of their first slice
   for (int step = 0; step < 3000 || !open.empty(); ++step) {
@@ -231,8 +288,8 @@ void run_load(const Load& load, uint32_t seed) {
     // Nobody is started before an older one.
     ASSERT_LE(admitted.size(), open.size());
     ASSERT_TRUE(std::equal(admitted.begin(), admitted.end(), open.begin()));
-    // The oldest of all is part of every step.
-    if (!open.empty()) {
+    // The oldest of all is part of every step, unless it has to begin anew.
+    if (!open.empty() && load.recompute_above == 0) {
       ASSERT_TRUE(std::any_of(slices.begin(), slices.end(),
                               [&](auto& x) { return x.first == open.front(); }));
     }
@@ -256,9 +313,17 @@ void run_load(const Load& load, uint32_t seed) {
 
 TEST(Scheduler, KeepsItsPromisesUnderRandomLoad) {
   const Load loads[] = {
-      {"tight pool", 6, 4, 8, 16, 30},         {"one block a token", 24, 1, 4, 4, 30},
-      {"roomy pool", 200, 4, 8, 64, 5},        {"one at a time", 6, 4, 1, 1, 5},
+      {"tight pool", 6, 4, 8, 16, 30},
+      {"one block a token", 24, 1, 4, 4, 30},
+      {"roomy pool", 200, 4, 8, 64, 5},
+      {"one at a time", 6, 4, 1, 1, 5},
       {"budget of one each", 12, 4, 8, 8, 25},
+      {"a window", 30, 4, 8, 16, 20, {{.window = 9}}},
+      {"a window of one", 30, 3, 8, 8, 20, {{.window = 1}}},
+      {"alternating windows", 20, 4, 8, 16, 20, {{}, {.window = 10}}},
+      {"wide window", 12, 4, 8, 16, 20, {{.window = 40}, {}}},
+      {"computed anew", 20, 4, 8, 16, 20, {{}}, 30},
+      {"computed anew in a window", 20, 4, 8, 16, 20, {{.window = 12}, {}}, 30},
   };
   for (const Load& load : loads) {
     for (uint32_t seed = 0; seed < 4; ++seed) run_load(load, seed);

@@ -42,8 +42,8 @@ struct Describe {
 
 }  // namespace
 
-TestEngine::TestEngine(EngineOptions options)
-    : model(options.context == 0 ? 256 : options.context),
+TestEngine::TestEngine(EngineOptions options, TestKind kind)
+    : model(options.context == 0 ? 256 : options.context, kind),
       engine(model.backend, model.model, model.tokenizer, with_clock(std::move(options), clock)) {}
 
 Request test_request(std::string job_id, std::string_view prompt, int32_t max_tokens) {

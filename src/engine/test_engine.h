@@ -29,7 +29,7 @@ class TestClock {
 class TestEngine {
  public:
   // Context 256 unless given; `now` becomes the test's clock.
-  explicit TestEngine(EngineOptions options = {});
+  explicit TestEngine(EngineOptions options = {}, TestKind kind = TestKind::kPlain);
 
   std::shared_ptr<Stream> submit(Request request) { return engine.submit(std::move(request), {}); }
   void run_until_idle() {

@@ -20,13 +20,24 @@ namespace llorch {
 constexpr int32_t kTestVocab = 44;
 constexpr int32_t kTestEos = 32;
 
+constexpr int kTestWindow = 24;   // tokens
+constexpr int kTestTrained = 64;  // longrope's switch
+
+enum class TestKind {
+  kPlain,        // one layer that sees everything
+  kWindow,       // one layer with a window
+  kAlternating,  // a layer that sees everything, then two with a window
+  kLongrope,     // one layer with a window and longrope
+};
+
 // Writes config.json, tokenizer.json and model.safetensors.
-void write_test_model(const testing::TempFolder& folder, int context);
+void write_test_model(const testing::TempFolder& folder, int context,
+                      TestKind kind = TestKind::kPlain);
 
 // All that an engine is made of.
 class TestModel {
  public:
-  explicit TestModel(int context);
+  explicit TestModel(int context, TestKind kind = TestKind::kPlain);
 
  private:
   testing::TempFolder folder_;  // outlives what is opened in it

@@ -81,10 +81,25 @@ uint64_t mixed(uint64_t a, uint64_t b) {
   return x ^ (x >> 31);
 }
 
-// What a slot holds: a token, its position, and a hash of all tokens up to it.
+// What a slot holds: a token, its position, a hash of all tokens up to it, and whether its key was
+// turned by longrope's frequencies for long sequences.
 struct Slot {
   int32_t token = -1, position = -1;
   uint64_t prefix = 0;
+  bool long_rope = false;
+};
+
+// What a step's layers want of a kv group.
+struct GroupUse {
+  bool attended = false;
+  int window = 1;                  // the widest; 0 = all tokens
+  const Rope* longrope = nullptr;  // if one of them has it
+
+  void add(const Attention& a) {
+    attended = true;
+    if (window != 0) window = a.window == 0 ? 0 : std::max(window, a.window);
+    if (a.rope && !a.rope->long_inv_freq.empty()) longrope = a.rope;
+  }
 };
 
 // The kv blocks as history: each written slot knows the tokens that lead to it.
@@ -105,27 +120,38 @@ class KvHistory {
   }
 
   // Writes the rows of a sequence to a group, then checks that each slot from the first visible one
-  // to the last row's holds its position and follows from the slot before it.
-  void step(const Batch& batch, size_t group, size_t sequence, int window) {
+  // to the last row's holds its position, follows from the slot before it, and has a key that was
+  // turned by the frequencies of this step.
+  void step(const Batch& batch, size_t group, size_t sequence, const GroupUse& use) {
     int32_t first = INT32_MAX, last = -1;
+    bool long_rope = false;
     for (auto row = static_cast<size_t>(batch.query_start[sequence]);
          row < static_cast<size_t>(batch.query_start[sequence + 1]); ++row) {
       const int32_t slot = batch.slots_of(group)[row];
       if (slot == -1) continue;
       const int32_t position = batch.positions[row];
       const Slot* before = position > 0 ? find(batch, group, sequence, position - 1) : nullptr;
+      long_rope = use.longrope && batch.rope_len[row] > use.longrope->trained;
       slots_[group][static_cast<size_t>(slot)] = {
           batch.tokens[row], position,
-          mixed(before ? before->prefix : 0, static_cast<uint64_t>(batch.tokens[row]))};
-      first = std::min(first, window > 0 ? std::max(0, position - window + 1) : 0);
+          mixed(before ? before->prefix : 0, static_cast<uint64_t>(batch.tokens[row])), long_rope};
+      first = std::min(first, use.window > 0 ? std::max(0, position - use.window + 1) : 0);
       last = std::max(last, position);
     }
     for (int32_t position = first; position <= last; ++position) {
       verify(batch, group, sequence, position, position == first);
+      if (find(batch, group, sequence, position)->long_rope != long_rope) {
+        fail(sequence, position, "its key was turned for a sequence of another length");
+      }
     }
   }
 
  private:
+  [[noreturn]] static void fail(size_t sequence, int32_t position, const std::string& what) {
+    throw Error(ErrorCode::kInternal, "[attention] sequence " + std::to_string(sequence) +
+                                          ", position " + std::to_string(position) + ": " + what);
+  }
+
   const Slot* find(const Batch& batch, size_t group, size_t sequence, int32_t position) const {
     const auto index = static_cast<size_t>(position) / per_block_;
     const int32_t block = batch.table(group, sequence)[index];
@@ -136,10 +162,7 @@ class KvHistory {
 
   void verify(const Batch& batch, size_t group, size_t sequence, int32_t position,
               bool is_first) const {
-    const auto fail = [&](const std::string& what) {
-      throw Error(ErrorCode::kInternal, "[attention] sequence " + std::to_string(sequence) +
-                                            ", position " + std::to_string(position) + ": " + what);
-    };
+    const auto fail = [&](const std::string& what) { KvHistory::fail(sequence, position, what); };
     const Slot* slot = find(batch, group, sequence, position);
     if (slot == nullptr) fail("no block");
     if (slot->position < 0) fail("its slot was never written");
@@ -168,8 +191,7 @@ struct Ops::Step {
   const Batch& batch;
   const shapes::KvLimits& kv;
   bool measuring = false;
-  // The widest window of a group's layers that attended; 0 = all tokens, -1 = none did.
-  std::vector<int> windows = std::vector<int>(kv.spec.groups.size(), -1);
+  std::vector<GroupUse> uses = std::vector<GroupUse>(kv.spec.groups.size());
   uint64_t largest_bytes = 0;
 
   Tensor make(Shape shape, bool is_logits = false) {
@@ -222,8 +244,7 @@ Tensor Ops::attention(const Tensor& qkv, const Attention& a) {
   const Shape shape =
       step->measuring ? shapes::attention_to_measure(qkv.shape, a, step->batch, step->kv.spec, q, k)
                       : shapes::attention(qkv.shape, a, step->batch, step->kv, q, k);
-  int& window = step->windows[static_cast<size_t>(a.group)];
-  if (window != 0) window = a.window == 0 ? 0 : std::max(window, a.window);
+  step->uses[static_cast<size_t>(a.group)].add(a);
   return step->make(shape);
 }
 
@@ -353,10 +374,10 @@ void Backend::submit(const Forward& f, const Batch& batch, std::span<const Sampl
   shapes::sampling(batch, sampling);
   Ops::Step step{.batch = batch, .kv = impl_->kv};
   const Shape shape = impl_->run(f, &step);
-  for (size_t group = 0; group < step.windows.size(); ++group) {
-    if (step.windows[group] < 0) continue;
+  for (size_t group = 0; group < step.uses.size(); ++group) {
+    if (!step.uses[group].attended) continue;
     for (size_t s = 0; s < batch.kv_len.size(); ++s) {
-      impl_->history.step(batch, group, s, step.windows[group]);
+      impl_->history.step(batch, group, s, step.uses[group]);
     }
   }
   ++impl_->step_number;

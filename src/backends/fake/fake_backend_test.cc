@@ -1,6 +1,7 @@
 // The fake backend: what it answers, and that it notices wrong kv use.
 #include <stdlib.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -132,6 +133,84 @@ TEST_F(Fake, CopiesABlockWithItsHistory) {
   backend.copy_block(0, 1, 5);
   EXPECT_EQ(step(backend, net, {{40}, 3, {0, 5}})[0].token, 41);
   EXPECT_EQ(step(backend, net, {{30}, 3, {0, 1}})[0].token, 31);
+}
+
+// Two kv groups, the second with a window of 3 and longrope.
+struct TwoGroups {
+  explicit TwoGroups(Backend& b) : backend(b), net(b) {
+    const int32_t blocks[] = {8, 4};
+    backend.create_kv({.groups = {{.layers = 1}, {.layers = 1, .window = 3}},
+                       .kv_heads = 1,
+                       .head_dim = 4,
+                       .block_tokens = 2,
+                       .type = DType::kF32},
+                      blocks);
+  }
+  Forward forward() const {
+    return [this](Ops& op) {
+      Attention spec{.heads = 1, .kv_heads = 1, .head_dim = 4};
+      const Tensor x = op.linear(op.embed(net.table), net.qkv);
+      op.attention(x, spec);
+      spec.group = 1;
+      spec.window = 3;
+      spec.rope = &rope;
+      return op.logits(op.attention(x, spec), net.table);
+    };
+  }
+  // Tokens from `position` on; tables of both groups.
+  int32_t step(const std::vector<int32_t>& tokens, int32_t position, std::vector<int32_t> full,
+               const std::vector<int32_t>& window, int32_t rope_len = 1) {
+    Rows rows(tokens, position, full), other(tokens, position, window);
+    rows.slots.insert(rows.slots.end(), other.slots.begin(), other.slots.end());
+    full.insert(full.end(), window.begin(), window.end());
+    Batch batch = rows.batch();
+    batch.blocks = full;
+    const std::vector<int32_t> lengths(tokens.size(), rope_len);
+    batch.rope_len = lengths;
+    const Sampling sampling{.temperature = 0};
+    backend.submit(forward(), batch, {&sampling, 1});
+    return backend.collect()[0].token;
+  }
+  void refuses(const std::function<void()>& call, const std::string& text) {
+    try {
+      call();
+      ADD_FAILURE() << "not refused: " << text;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(text), std::string::npos) << error.what();
+    }
+  }
+
+  Backend& backend;
+  Net net;
+  const Rope rope{.dims = 4, .inv_freq = {1, 1}, .trained = 8, .long_inv_freq = {2, 2}};
+};
+
+TEST_F(Fake, FollowsEveryGroupsOwnTable) {
+  TwoGroups two(backend);
+  two.step({1, 2, 3, 4}, 0, {5, 6}, {0, 3});
+  // Positions 3 and 4 are what the window of row 5 shows beside it: block 0 has been given up.
+  EXPECT_EQ(two.step({5}, 4, {5, 6, 7}, {-1, 3, 1}), 6);
+  EXPECT_EQ(two.step({6}, 5, {5, 6, 7}, {-1, 3, 1}), 7);
+  two.refuses([&] { two.step({6}, 5, {5, 6, 7}, {-1, 2, 1}); }, "never written");
+  // Another sequence writes to block 3 of the second group while the first still sees it.
+  two.step({9, 9}, 0, {0}, {3});
+  two.refuses([&] { two.step({6}, 5, {5, 6, 7}, {-1, 3, 1}); }, "holds position 1");
+}
+
+TEST_F(Fake, RefusesGroupsThatHoldDifferentTokens) {
+  TwoGroups two(backend);
+  two.step({1, 2}, 0, {0}, {0});
+  two.step({1, 7}, 0, {1}, {1});
+  two.refuses([&] { two.step({3}, 2, {0, 2}, {1, 2}); }, "different tokens");
+}
+
+TEST_F(Fake, RefusesKeysThatLongropeTurnedForAnotherLength) {
+  TwoGroups two(backend);
+  two.step({1, 2}, 0, {0}, {0}, 8);
+  EXPECT_EQ(two.step({3}, 2, {0, 1}, {0, 1}, 8), 4);
+  two.refuses([&] { two.step({4}, 3, {0, 1}, {0, 1}, 9); }, "another length");
+  two.step({1, 2, 3}, 0, {0, 1}, {0, 1}, 9);
+  EXPECT_EQ(two.step({4}, 3, {0, 1}, {0, 1}, 9), 5);
 }
 
 TEST_F(Fake, FailsAtTheStepThatTheEnvironmentNames) {
