@@ -14,16 +14,21 @@ namespace {
 constexpr int kVocab = 83;
 constexpr int kBlockTokens = 8;
 constexpr int kMaxRows = 140;
+constexpr int kWindow = 25;  // tokens
+
+// A layer that sees everything, and two with a window, of which the net uses the second.
+KvSpec kv_spec(int block_tokens = kBlockTokens) {
+  return {.groups = {{.layers = 1}, {.layers = 2, .window = kWindow}},
+          .kv_heads = 2,
+          .head_dim = 20,
+          .block_tokens = block_tokens,
+          .type = DType::kF32};
+}
 
 // Two layers of a small decoder with biases, in bf16 weights: all ops at once. The second has
 // LayerNorms, experts beside a plain MLP, and a sum of its own for each.
 struct Net {
-  explicit Net(Rig& rig, KvSpec spec = {.groups = {{.layers = 2}},
-                                        .kv_heads = 2,
-                                        .head_dim = 20,
-                                        .block_tokens = kBlockTokens,
-                                        .type = DType::kF32})
-      : kv(spec) {
+  explicit Net(Rig& rig, KvSpec spec = kv_spec()) : kv(std::move(spec)) {
     const auto weight = [&](int rows, int cols, uint32_t seed, bool biased = false) {
       const auto bias = biased ? TestNumbers(seed + 50).floats(static_cast<size_t>(rows), 0.5)
                                : std::vector<float>{};
@@ -63,7 +68,8 @@ struct Net {
       Tensor sum = op.embed(table), x = op.norm(sum, rms);
       x = op.add_norm(op.linear(op.attention(op.linear(x, qkv), spec), out), &sum, rms);
       x = op.add_norm(op.mlp(x, gate_up, down, Act::kSilu), &sum, layer);
-      spec.layer = 1;
+      spec.group = spec.layer = 1;
+      spec.window = kWindow;
       spec.q_norm = spec.k_norm = &head_norm;
       op.add(op.linear(op.attention(op.linear(x, qkv), spec), out), &sum);
       op.add(op.plain_mlp(x, up, up_down, Act::kGelu), &sum);
@@ -120,7 +126,7 @@ std::vector<float> alone(Rig& rig, const Net& net, const std::vector<int32_t>& i
   int position = 0;
   for (size_t i = 0; position < static_cast<int>(ids.size()); ++i) {
     const int count = std::min(chunks[i % chunks.size()], static_cast<int>(ids.size()) - position);
-    Rows rows;
+    Rows rows(2);
     rows.add(part(ids, position, count), position, table, kBlockTokens);
     rows.want_all();
     const Matrix out = rig.run(net.forward(), rows);
@@ -160,12 +166,12 @@ TEST(BackendContract, SameBitsInABatchOfAnySize) {
   const auto table = blocks_from(0, 70), table2 = blocks_from(20, 20);
   for (int size = 1; size <= 64; ++size) {
     // The sequence's first `size` tokens, then its next alone beside another's prompt.
-    Rows first;
+    Rows first(2);
     first.add(part(ids, 0, size), 0, table, kBlockTokens);
     first.want_all();
     ASSERT_TRUE(rig.run(net.forward(), first).values ==
                 std::vector<float>(want.begin(), want.begin() + size * kVocab));
-    Rows second;
+    Rows second(2);
     if (size % 2 == 0) second.add(part(other, 0, size % 20 + 1), 0, table2, kBlockTokens);
     const int row = second.size();
     second.add(part(ids, size, 1), size, table, kBlockTokens);
@@ -197,15 +203,13 @@ TEST(BackendContract, SameBitsOnBlocksOfAnySize) {
   std::vector<float> want;
   for (const int block_tokens : {1, 3, 8, 16, 128}) {
     Rig rig;
-    const Net net(
-        rig,
-        {.groups = {{.layers = 2}}, .kv_heads = 2, .head_dim = 20, .block_tokens = block_tokens});
+    const Net net(rig, kv_spec(block_tokens));
     rig.create_kv(net.kv, 80);
     std::vector<int32_t> table(static_cast<size_t>((74 + block_tokens) / block_tokens));
     std::iota(table.rbegin(), table.rend(), 2);
     std::vector<float> got;
     for (const auto& [first, count] : {std::pair{0, 40}, {40, 35}}) {
-      Rows rows;
+      Rows rows(2);
       rows.add(part(ids, first, count), first, table, block_tokens);
       rows.want_all();
       const Matrix out = rig.run(net.forward(), rows);
@@ -224,14 +228,14 @@ TEST(BackendContract, PaddingRowsWriteNothingAndChangeNothing) {
   const auto ids = tokens_of(6, 30);
   const auto want = alone(rig, net, ids, {29, 1});
   const auto table = blocks_from(0, 30);
-  Rows first;
+  Rows first(2);
   first.add(part(ids, 0, 29), 0, table, kBlockTokens);
   rig.run(net.forward(), first);
-  Rows padding;
+  Rows padding(2);
   padding.add_padding(40);
   padding.want_all();
   rig.run(net.forward(), padding);
-  Rows last;
+  Rows last(2);
   last.add_padding(3);
   last.add(part(ids, 29, 1), 29, table, kBlockTokens);
   last.add_padding(9);
@@ -240,24 +244,51 @@ TEST(BackendContract, PaddingRowsWriteNothingAndChangeNothing) {
               std::vector<float>(want.end() - kVocab, want.end()));
 }
 
-TEST(BackendContract, CopiesABlockOfEveryLayer) {
+TEST(BackendContract, SameBitsWithoutTheBlocksThatNoRowSees) {
+  Rig rig;
+  const Net net(rig);
+  const auto ids = tokens_of(11, 90);
+  const auto want = alone(rig, net, ids, {60, 10, 20});
+  const auto table = blocks_from(0, 90);
+  for (const auto& [first, count] : {std::pair{60, 10}, {70, 20}}) {
+    Table seen = table;
+    std::fill_n(seen.begin(), (first - kWindow + 1) / kBlockTokens, -1);
+    Rows rows(2);
+    rows.add(part(ids, first, count), first, std::vector<Table>{table, seen}, kBlockTokens);
+    rows.want_all();
+    EXPECT_TRUE(
+        rig.run(net.forward(), rows).values ==
+        std::vector<float>(want.begin() + first * kVocab, want.begin() + (first + count) * kVocab));
+    seen[static_cast<size_t>((first - kWindow + 1) / kBlockTokens)] = -1;
+    Rows blind(2);
+    blind.add(part(ids, first, count), first, std::vector<Table>{table, seen}, kBlockTokens);
+    blind.want_all();
+    expect_refused([&] { rig.run(net.forward(), blind); }, "[attention] sequence 0 has no block");
+  }
+}
+
+TEST(BackendContract, CopiesABlockOfEveryLayerOfAGroup) {
   Rig rig;
   const Net net(rig);
   const auto ids = tokens_of(7, 16);
   const auto want = alone(rig, net, ids, {15, 1});
-  rig.backend.copy_block(0, 1, 60);
-  const auto last_on = [&](const std::vector<int32_t>& table) {
-    Rows rows;
-    rows.add(part(ids, 15, 1), 15, table, kBlockTokens);
+  const auto last_on = [&](const std::vector<Table>& tables) {
+    Rows rows(2);
+    rows.add(part(ids, 15, 1), 15, tables, kBlockTokens);
     rows.want_all();
     return rig.run(net.forward(), rows).values;
   };
   const std::vector<float> expected(want.end() - kVocab, want.end());
-  EXPECT_TRUE(last_on({0, 60}) == expected);
-  EXPECT_TRUE(last_on({0, 1}) == expected);
-  EXPECT_FALSE(last_on({0, 59}) == expected);
+  rig.backend.copy_block(0, 1, 60);
+  EXPECT_TRUE(last_on({{0, 60}, {0, 1}}) == expected);
+  EXPECT_FALSE(last_on({{0, 60}, {0, 60}}) == expected);
+  rig.backend.copy_block(1, 1, 60);
+  EXPECT_TRUE(last_on({{0, 60}, {0, 60}}) == expected);
+  EXPECT_TRUE(last_on({{0, 1}, {0, 1}}) == expected);
+  EXPECT_FALSE(last_on({{0, 59}, {0, 1}}) == expected);
   expect_refused([&] { rig.backend.copy_block(0, 0, 64); }, "[copy_block] block 64 of 64");
   expect_refused([&] { rig.backend.copy_block(0, -1, 0); }, "[copy_block] block -1 of 64");
+  expect_refused([&] { rig.backend.copy_block(2, 0, 1); }, "[copy_block] kv group 2 of 2");
 }
 
 TEST(BackendContract, SamplesOnlyTheWantedRows) {
@@ -265,7 +296,7 @@ TEST(BackendContract, SamplesOnlyTheWantedRows) {
   const Net net(rig);
   const auto ids = tokens_of(8, 20);
   const auto all = alone(rig, net, ids, {20});
-  Rows rows;
+  Rows rows(2);
   rows.add(ids, 0, blocks_from(0, 20), kBlockTokens);
   rows.wanted = {3, 19};
   const std::vector<Sampling> sampling = {{.temperature = 0},
@@ -290,7 +321,7 @@ TEST(BackendContract, RefusesWrongShapesAndGoesOn) {
   const Net net(rig);
   const auto ids = tokens_of(9, 10);
   const auto want = alone(rig, net, ids, {10});
-  Rows rows;
+  Rows rows(2);
   rows.add(ids, 0, blocks_from(0, 10), kBlockTokens);
   rows.want_all();
   const auto refused = [&](const Forward& f, const std::string& text) {
@@ -317,7 +348,7 @@ TEST(BackendContract, RefusesWrongShapesAndGoesOn) {
         const Attention spec{.layer = 2, .heads = 4, .kv_heads = 2, .head_dim = 20};
         return op.logits(op.attention(op.linear(op.embed(net.table), net.qkv), spec), net.table);
       },
-      "[attention] layer 2 of 2");
+      "[attention] layer 2 of 1");
   Rows wrong = rows;
   wrong.tokens[3] = kVocab;
   expect_refused([&] { rig.run(net.forward(), wrong); }, "[embed] w has 83 rows, token is 83");
@@ -331,7 +362,7 @@ TEST(BackendContract, RefusesWrongShapesAndGoesOn) {
   const Forward more = [&](Ops& op) {
     return op.logits(op.moe(op.embed(net.table), many), net.table);
   };
-  Rows most;
+  Rows most(2);
   most.add_padding(kMaxRows);
   expect_refused([&] { rig.run(more, most); }, "[moe] more experts per row than prepare() saw");
   EXPECT_TRUE(alone(rig, net, ids, {10}) == want);
@@ -343,7 +374,7 @@ TEST(BackendContract, GivesNoTokenForARowThatIsNotFiniteAndSparesTheOthers) {
   Matrix poisoned(4, 72);
   poisoned.at(2, 5) = std::numeric_limits<float>::quiet_NaN();
   const Pair head = rig.pack(poisoned, DType::kF32);
-  Rows rows;
+  Rows rows(2);
   rows.add(tokens_of(10, 3), 0, blocks_from(0, 3), kBlockTokens);
   rows.want_all();
   const Forward poisoned_step = [&](Ops& op) {
@@ -355,7 +386,7 @@ TEST(BackendContract, GivesNoTokenForARowThatIsNotFiniteAndSparesTheOthers) {
   table.at(0, 0) = std::numeric_limits<float>::quiet_NaN();
   Net nan_net(rig);
   nan_net.table = rig.pack(table, DType::kF32).weight;
-  Rows mixed;
+  Rows mixed(2);
   mixed.add({0, 0, 0}, 0, blocks_from(0, 3), kBlockTokens);
   mixed.add({1, 2}, 0, blocks_from(3, 3), kBlockTokens);
   mixed.want_all();

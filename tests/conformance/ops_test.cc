@@ -279,30 +279,40 @@ struct Case {
   int window = 0;
   float softcap = 0;
   const NormCase* head_norms = nullptr;
+  int trained = 0;  // longrope beyond so many tokens, or dynamic NTK with ntk_factor
+  double ntk_factor = 0;
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << c.heads << "/" << c.kv_heads << " heads of " << c.head_dim << ", blocks of "
              << c.block_tokens << ", " << name(c.type) << ", rope " << c.rope_dims
              << (c.interleaved ? " interleaved" : "") << ", window " << c.window << ", cap "
-             << c.softcap << (c.head_norms ? ", norms" : "");
+             << c.softcap << (c.head_norms ? ", norms" : "") << ", trained for " << c.trained
+             << ", ntk " << c.ntk_factor;
 }
 
-// Some sequences that grow step by step on shuffled blocks, on the backend and in the oracle.
+// Some sequences that grow step by step on shuffled blocks, on the backend and in the oracle, in
+// the second of two kv groups. What falls out of the window is given up, and soon full of NaN.
 class AttentionRun {
  public:
-  static constexpr int kSequences = 4, kLength = 150, kTokens = 61;
+  static constexpr int kSequences = 4, kLength = 150, kTokens = 61, kNan = kTokens, kRows = 150;
 
   explicit AttentionRun(const Case& c) : case_(c), numbers_(99) {
     const int cols = (c.heads + 2 * c.kv_heads) * c.head_dim;
-    table_ = rig_.pack(random_matrix(kTokens, cols, 30), DType::kF32);
+    Matrix table = random_matrix(kTokens + 1, cols, 30);
+    for (int i = 0; i < cols; ++i) table.at(kNan, i) = std::numeric_limits<float>::quiet_NaN();
+    table_ = rig_.pack(std::move(table), DType::kF32);
     rope_.dims = c.rope_dims;
     rope_.interleaved = c.interleaved;
     rope_.factor = c.interleaved ? 1.2f : 1.0f;
     for (int i = 0; i < c.rope_dims / 2; ++i) {
       rope_.inv_freq.push_back(
           static_cast<float>(std::pow(500.0, -2.0 * i / static_cast<double>(c.rope_dims))));
+      if (c.trained > 0) rope_.long_inv_freq.push_back(rope_.inv_freq.back() / (1.5f + float(i)));
     }
+    rope_.trained = c.trained;
+    rope_.theta = 500;
+    rope_.ntk_factor = c.ntk_factor;
     spec_.heads = c.heads;
     spec_.kv_heads = c.kv_heads;
     spec_.head_dim = c.head_dim;
@@ -322,7 +332,7 @@ class AttentionRun {
   }
 
   void step(const std::vector<int>& new_rows, int padding) {
-    Rows rows;
+    Rows rows(2);
     Matrix want(0, case_.heads * case_.head_dim);
     bounds_.clear();
     for (size_t s = 0; s < new_rows.size(); ++s) {
@@ -336,8 +346,10 @@ class AttentionRun {
       }
     }
     rows.want_all();
+    poison_unseen(&rows);
+    for (const int32_t position : rows.positions) rows.rope_len.push_back(position + 1);
     if (!prepared_) {
-      rig_.prepare(forward(), 80);
+      rig_.prepare(forward(), kRows);
       rig_.create_kv(kv_spec(), blocks_);
       prepared_ = true;
     }
@@ -347,17 +359,18 @@ class AttentionRun {
 
  private:
   KvSpec kv_spec() const {
-    return {.groups = {{.layers = 2}},
+    return {.groups = {{.layers = 1}, {.layers = 2, .window = case_.window}},
             .kv_heads = case_.kv_heads,
             .head_dim = case_.head_dim,
             .block_tokens = case_.block_tokens,
             .type = case_.type};
   }
 
-  // The second of two layers, so that a wrong layer offset shows.
+  // The second of two layers, and other values in the other group, so that a wrong place shows.
   Forward forward() const {
     return [this](Ops& op) {
-      Attention a{.layer = 1,
+      Attention a{.group = 1,
+                  .layer = 1,
                   .heads = spec_.heads,
                   .kv_heads = spec_.kv_heads,
                   .head_dim = spec_.head_dim,
@@ -372,6 +385,8 @@ class AttentionRun {
       Attention other = a;
       other.layer = 0;
       op.attention(op.embed(table_.weight, 5), other);
+      other.group = other.window = 0;
+      op.attention(op.embed(table_.weight, 7), other);
       return op.logits(op.attention(op.embed(table_.weight), a), head_);
     };
   }
@@ -381,30 +396,52 @@ class AttentionRun {
     blocks_ = each * kSequences + 3;
     std::vector<int32_t> all(static_cast<size_t>(blocks_));
     std::iota(all.begin(), all.end(), 0);
-    std::shuffle(all.begin(), all.end(), std::mt19937(5));
+    for (auto& tables : tables_) {
+      std::shuffle(all.begin(), all.end(), std::mt19937(static_cast<uint32_t>(5 + all[0])));
+      for (int s = 0; s < kSequences; ++s) {
+        tables.emplace_back(all.begin() + s * each, all.begin() + (s + 1) * each);
+      }
+      spares_.push_back(all.back());
+    }
     for (int s = 0; s < kSequences; ++s) {
-      tables_.emplace_back(all.begin() + s * each, all.begin() + (s + 1) * each);
       caches_.push_back({case_.type, {}, {}});
       lengths_.push_back(0);
     }
     rig_.create_kv(kv_spec(), 1);
   }
 
+  // Gives up the blocks of which no row from `position` on sees anything.
+  void drop_unseen(size_t s, int position) {
+    if (case_.window == 0) return;
+    Table& table = tables_[1][s];
+    for (int i = 0; i < std::max(0, position - case_.window + 1) / case_.block_tokens; ++i) {
+      int32_t& block = table[static_cast<size_t>(i)];
+      if (block >= 0) unseen_.push_back(std::exchange(block, -1));
+    }
+  }
+
+  // Another sequence takes what was given up.
+  void poison_unseen(Rows* rows) {
+    while (!unseen_.empty() && rows->size() + case_.block_tokens <= kRows) {
+      rows->add(std::vector<int32_t>(static_cast<size_t>(case_.block_tokens), kNan), 0,
+                std::vector<Table>{{spares_[0]}, {unseen_.back()}}, case_.block_tokens);
+      unseen_.pop_back();
+    }
+  }
+
   void add_sequence(size_t s, int count, Rows* rows, Matrix* want) {
-    std::vector<int32_t> ids, positions;
+    std::vector<int32_t> ids, positions, lengths;
     for (int i = 0; i < count; ++i) {
       ids.push_back(static_cast<int32_t>(numbers_.unit() * kTokens));
       positions.push_back(lengths_[s] + i);
+      lengths.push_back(positions.back() + 1);
     }
-    std::vector<int32_t> table = tables_[s];
-    if (spec_.window > 0) {  // what no row sees any more may be gone
-      const int unseen = std::max(0, lengths_[s] - spec_.window + 1) / case_.block_tokens;
-      std::fill_n(table.begin(), unseen, -1);
-    }
-    rows->add(ids, lengths_[s], table, case_.block_tokens);
+    drop_unseen(s, lengths_[s]);
+    rows->add(ids, lengths_[s], std::vector<Table>{tables_[0][s], tables_[1][s]},
+              case_.block_tokens);
     lengths_[s] += count;
     const Matrix out =
-        ref::attention(ref::embed(table_.values, ids, 1), positions, spec_, &caches_[s]);
+        ref::attention(ref::embed(table_.values, ids, 1), positions, spec_, &caches_[s], lengths);
     want->rows += out.rows;
     want->values.insert(want->values.end(), out.values.begin(), out.values.end());
     for (const int32_t id : ids) bounds_.push_back(bound(id, caches_[s]));
@@ -451,7 +488,9 @@ class AttentionRun {
   ref::AttentionSpec spec_;
   int32_t blocks_ = 0;
   bool prepared_ = false;
-  std::vector<std::vector<int32_t>> tables_;
+  std::vector<Table> tables_[2];  // of each kv group
+  std::vector<int32_t> spares_;   // a block of no table
+  std::vector<int32_t> unseen_;
   std::vector<ref::KvCache> caches_;
   std::vector<int32_t> lengths_;
   std::vector<double> bounds_;
@@ -492,13 +531,24 @@ TEST(Conformance, AttentionWithRopeOfSomeDims) {
 }
 
 TEST(Conformance, AttentionInAWindow) {
-  for (const int window : {1, 2, 16, 33, 64, 200}) {
+  for (const int window : {1, 2, 16, 33, 63, 64, 65, 200}) {
     check_attention({4, 2, 16, 4, DType::kF32, 16, false, window});
+    check_attention({2, 2, 32, 16, DType::kBF16, 32, false, window});
+  }
+  check_attention({4, 1, 20, 1, DType::kF16, 20, false, 7});
+}
+
+TEST(Conformance, AttentionWithRopesThatDependOnTheLength) {
+  for (const double ntk_factor : {0.0, 2.5}) {
+    check_attention({4, 2, 16, 4, DType::kF32, 16, false, 0, 0, nullptr, 40, ntk_factor});
+    check_attention({4, 4, 24, 16, DType::kF32, 8, false, 30, 0, nullptr, 66, ntk_factor});
+    check_attention({2, 1, 64, 16, DType::kBF16, 64, true, 0, 0, nullptr, 1, ntk_factor});
   }
 }
 
 TEST(Conformance, AttentionWithSoftcapAndHeadNorms) {
   check_attention({4, 2, 32, 16, DType::kF32, 32, false, 0, 1.5f});
+  check_attention({4, 2, 32, 16, DType::kF32, 32, false, 20, 50});
   for (const NormCase& norms : kNorms) {
     check_attention({4, 2, 20, 16, DType::kF32, 20, false, 0, 0, &norms});
     check_attention({4, 1, 64, 16, DType::kBF16, 64, false, 40, 2.5f, &norms});

@@ -77,9 +77,10 @@ struct Rows {
     }
     close(position, std::move(tables));
   }
+  // The same blocks in all groups.
   void add(const std::vector<int32_t>& ids, int32_t position, const Table& table,
            int32_t per_block) {
-    add(ids, position, std::vector<Table>{table}, per_block);
+    add(ids, position, std::vector<Table>(groups.size(), table), per_block);
   }
   // A sequence of rows that are not there.
   void add_padding(int32_t count) {
