@@ -138,7 +138,7 @@ void Checkpoint::open_folder(bool is_directory) {
   config_file_ = join(directory_, "config.json");
   config_ = read_required(config_file_, kMaxConfigBytes);
   generation_config_ = read_optional(join(directory_, "generation_config.json"), kMaxConfigBytes);
-  tokenizer_ = read_required(join(directory_, "tokenizer.json"), kMaxTokenizerBytes);
+  read_tokenizer();
   tokenizer_config_ = read_optional(join(directory_, "tokenizer_config.json"), kMaxConfigBytes);
   chat_template_ = read_optional(join(directory_, "chat_template.jinja"), kMaxConfigBytes);
 
@@ -159,6 +159,19 @@ void Checkpoint::open_folder(bool is_directory) {
     for (const std::string& file : files) {
       add_file(file);
     }
+  }
+}
+
+// tokenizer.json says more than tokenizer.model, which is what it was made from.
+void Checkpoint::read_tokenizer() {
+  const std::string json = join(directory_, "tokenizer.json");
+  const std::string model = join(directory_, "tokenizer.model");
+  if (exists(json)) {
+    tokenizer_ = read_required(json, kMaxTokenizerBytes);
+  } else if (exists(model)) {
+    sentencepiece_ = read_required(model, kMaxTokenizerBytes);
+  } else {
+    throw_corrupt(directory_, "", "holds neither tokenizer.json nor tokenizer.model");
   }
 }
 

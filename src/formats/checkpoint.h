@@ -15,10 +15,10 @@ namespace llorch {
 // Immutable once opened; any thread. The mapped files live as long as it does.
 class Checkpoint {
  public:
-  // `path`: a directory (config.json, tokenizer.json, *.safetensors, sharded by index or not), one
-  // .safetensors file beside them, a .gguf file (any one of a split set), or a directory without
-  // config.json that holds one GGUF model. Throws Error{kCorruptFile} or Error{kUnsupported} naming
-  // file, tensor and reason.
+  // `path`: a directory (config.json, tokenizer.json or tokenizer.model, *.safetensors, sharded by
+  // index or not), one .safetensors file beside them, a .gguf file (any one of a split set), or a
+  // directory without config.json that holds one GGUF model. Throws Error{kCorruptFile} or
+  // Error{kUnsupported} naming file, tensor and reason.
   static Checkpoint open(const std::string& path);
 
   const std::string& directory() const { return directory_; }
@@ -39,8 +39,10 @@ class Checkpoint {
   const std::string& config() const { return config_; }
   const std::string& config_file() const { return config_file_; }
   const std::string& generation_config() const { return generation_config_; }  // may be empty
-  const std::string& tokenizer() const { return tokenizer_; }                  // tokenizer.json
-  const std::string& tokenizer_config() const { return tokenizer_config_; }    // may be empty
+  // Of a folder one of the two, tokenizer.json where there is one.
+  const std::string& tokenizer() const { return tokenizer_; }
+  const std::string& sentencepiece() const { return sentencepiece_; }        // tokenizer.model
+  const std::string& tokenizer_config() const { return tokenizer_config_; }  // may be empty
   const std::string& chat_template() const { return chat_template_; }  // of a file; may be empty
 
   // Null if there is none of that name. Valid as long as this Checkpoint lives.
@@ -52,6 +54,7 @@ class Checkpoint {
  private:
   Checkpoint() = default;
   void open_folder(bool is_directory);
+  void read_tokenizer();
   void open_gguf(const std::string& path);
   const os::MappedFile& map_file(const std::string& path);
   void add_tensor(StoredTensor tensor);
@@ -59,8 +62,8 @@ class Checkpoint {
   void add_indexed_files(const std::string& index);
 
   std::string directory_, path_;
-  std::string config_, config_file_, generation_config_, tokenizer_, tokenizer_config_,
-      chat_template_;
+  std::string config_, config_file_, generation_config_, tokenizer_, sentencepiece_,
+      tokenizer_config_, chat_template_;
   std::map<std::string, os::MappedFile> files_;  // by path
   std::optional<Gguf> gguf_;
   Tensors tensors_;

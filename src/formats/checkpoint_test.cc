@@ -97,10 +97,22 @@ TEST(Checkpoint, NamesTheTextThatIsMissingOrEmpty) {
     folder.write(name, "");
     folder.expect_corrupt({folder.file(name) + ": is empty"});
     folder.remove(name);
-    folder.expect_corrupt({folder.file(name) + ": no such file"});
+    folder.expect_corrupt({name, name == "config.json" ? "no such file" : "tokenizer.model"});
     std::filesystem::create_directory(folder.file(name));
     folder.expect_corrupt({folder.file(name) + ": is not a regular file"});
   }
+}
+
+TEST(Checkpoint, TakesTokenizerModelWhereThereIsNoTokenizerJson) {
+  const Folder folder;
+  folder.write("tokenizer.model", "pieces");
+  EXPECT_EQ(Checkpoint::open(folder.path()).tokenizer(), "{}");
+  EXPECT_EQ(Checkpoint::open(folder.path()).sentencepiece(), "");
+  folder.remove("tokenizer.json");
+  EXPECT_EQ(Checkpoint::open(folder.path()).tokenizer(), "");
+  EXPECT_EQ(Checkpoint::open(folder.path()).sentencepiece(), "pieces");
+  folder.remove("tokenizer.model");
+  folder.expect_corrupt({"holds neither tokenizer.json nor tokenizer.model"});
 }
 
 TEST(Checkpoint, CapsTheSizeOfConfig) {
