@@ -37,15 +37,16 @@ class Reference:
         self.text = self.tokenizer.decode(self.ids, skip_special_tokens=True,
                                           clean_up_tokenization_spaces=False)
 
-    @torch.no_grad()
     def greedy(self):
-        """Ids, and the log-softmax row before each."""
-        ids, rows = list(self.prompt_ids), []
-        for _ in range(TOKENS):
-            logits = self.model(torch.tensor([ids])).logits[0, -1]
-            rows.append(torch.log_softmax(logits, dim=-1))
-            ids.append(int(logits.argmax()))
-        return ids[len(self.prompt_ids):], rows
+        """generate()'s ids, and the log-softmax row before each."""
+        config = self.model.generation_config
+        config.eos_token_id = None
+        config.do_sample, config.temperature, config.top_p, config.top_k = False, None, None, None
+        ids = torch.tensor([self.prompt_ids])
+        out = self.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS,
+                                  output_logits=True, return_dict_in_generate=True)
+        return (out.sequences[0, ids.shape[1]:].tolist(),
+                [torch.log_softmax(row[0], dim=-1) for row in out.logits])
 
 
 def check_models(client, name):
