@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -39,6 +40,15 @@ struct Loaded {
   Model model;
 };
 
+// What a checkpoint's tensors are stored as: "BF16", or "GGUF F32 Q4_K".
+std::string stored_types(const Checkpoint& checkpoint) {
+  std::set<std::string> types;
+  for (const auto& [name, tensor] : checkpoint.tensors()) types.insert(tensor.dtype);
+  std::string text = checkpoint.gguf() ? "GGUF" : "";
+  for (const std::string& type : types) text += (text.empty() ? "" : " ") + type;
+  return text;
+}
+
 class Golden : public ::testing::TestWithParam<std::string> {
  protected:
   Golden() : reference_(GetParam()) {}
@@ -60,6 +70,9 @@ class Golden : public ::testing::TestWithParam<std::string> {
 TEST_P(Golden, GivesTheReferenceLogitsHoweverThePromptIsCut) {
   Loaded f32(GetParam(), DType::kF32);
   const auto whole = prompt_logits(f32.backend, f32.model, DType::kF32, reference_.prompt);
+  // For tools/models_table.py.
+  RecordProperty("architecture", f32.model.config().architecture);
+  RecordProperty("stored", stored_types(f32.checkpoint));
   ASSERT_EQ(whole.size(), reference_.prompt.size());
   for (size_t row = 0; row < whole.size(); ++row) {
     const size_t vocab = whole[row].size();
