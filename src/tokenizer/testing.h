@@ -1,7 +1,8 @@
-// A tokenizer.json for tests, part by part. Tests only.
+// Contents of tokenizer files for tests. Tests only.
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -41,6 +42,33 @@ inline nlohmann::json added_token_json(int64_t id, const std::string& content,
 
 inline Tokenizer tokenizer_of(const nlohmann::json& json) {
   return Tokenizer::from_json(json.dump(), "tokenizer.json");
+}
+
+// What tools/gguf_tokenizer_diff.py writes of a GGUF file's metadata; the views are into `json`.
+inline GgufVocabulary gguf_vocabulary_of(const nlohmann::json& json) {
+  GgufVocabulary vocabulary;
+  const auto strings = [&](const char* key) {
+    std::vector<std::string_view> views;
+    for (const auto& item : json.at(key)) views.push_back(item.get_ref<const std::string&>());
+    return views;
+  };
+  vocabulary.model = json.at("model");
+  vocabulary.pre = json.at("pre");
+  vocabulary.architecture = json.at("architecture");
+  vocabulary.tokens = strings("tokens");
+  vocabulary.scores = json.at("scores").get<std::vector<float>>();
+  vocabulary.types = json.at("types").get<std::vector<int32_t>>();
+  vocabulary.merges = strings("merges");
+  const auto read = [&](const char* key, auto& value) {
+    if (json.contains(key)) value.emplace(json.at(key));
+  };
+  read("bos", vocabulary.bos);
+  read("eos", vocabulary.eos);
+  read("unk", vocabulary.unk);
+  read("add_bos", vocabulary.add_bos);
+  read("add_eos", vocabulary.add_eos);
+  read("add_space_prefix", vocabulary.add_space_prefix);
+  return vocabulary;
 }
 
 }  // namespace llorch

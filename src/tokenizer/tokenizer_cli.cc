@@ -19,6 +19,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tokenizer/stream_decoder.h"
+#include "tokenizer/testing.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/unicode.h"
 
@@ -76,34 +77,6 @@ std::string read_file(const std::string& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-// What the Python side took out of a GGUF file's metadata.
-Tokenizer from_gguf(const std::string& text, const std::string& path) {
-  const auto json = nlohmann::json::parse(text);
-  GgufVocabulary from;
-  const auto strings = [&](const char* key) {
-    std::vector<std::string_view> views;
-    for (const auto& item : json.at(key)) views.push_back(item.get_ref<const std::string&>());
-    return views;
-  };
-  from.model = json.at("model");
-  from.pre = json.at("pre");
-  from.architecture = json.at("architecture");
-  from.tokens = strings("tokens");
-  from.scores = json.at("scores").get<std::vector<float>>();
-  from.types = json.at("types").get<std::vector<int32_t>>();
-  from.merges = strings("merges");
-  const auto read = [&](const char* key, auto& value) {
-    if (json.contains(key)) value.emplace(json.at(key));
-  };
-  read("bos", from.bos);
-  read("eos", from.eos);
-  read("unk", from.unk);
-  read("add_bos", from.add_bos);
-  read("add_eos", from.add_eos);
-  read("add_space_prefix", from.add_space_prefix);
-  return Tokenizer::from_gguf(from, path);
-}
-
 bool ends_with(const std::string& text, std::string_view end) {
   return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
 }
@@ -113,7 +86,10 @@ bool ends_with(const std::string& text, std::string_view end) {
 Tokenizer load(const std::string& path) {
   const size_t name = path.rfind('/') + 1;
   const std::string bytes = read_file(path);
-  if (ends_with(path, ".gguf.json")) return from_gguf(bytes, path);
+  if (ends_with(path, ".gguf.json")) {
+    const auto json = nlohmann::json::parse(bytes);
+    return Tokenizer::from_gguf(gguf_vocabulary_of(json), path);
+  }
   if (!ends_with(path, ".model")) return Tokenizer::from_json(bytes, path);
   return Tokenizer::from_sentencepiece(
       bytes, read_file(path.substr(0, name) + "tokenizer_config.json"), path);
