@@ -260,6 +260,7 @@ Value reversed(const Value& v) {
     case Type::kDict:
       return make_iterator(std::make_shared<Reversed>(v, static_cast<size_t>(length_of(v))), v);
     case Type::kView:
+    case Type::kUndefined:  // it has a length and items, none
       return make_iterator(std::make_shared<Reversed>(v, static_cast<size_t>(length_of(v))), v);
     default:
       throw Failure(std::string("'") + type_name(v) + "' object is not reversible");

@@ -44,6 +44,13 @@ TEST(ChatTemplate, NamesTheLineOfAnError) {
   EXPECT_EQ(failure("\n{{ raise_exception('not so') }}"), "[chat_template] line 2: not so");
 }
 
+TEST(ChatTemplate, StandsAlone) {
+  for (const std::string tag : {"include 'x'", "extends 'x'", "import 'x' as y", "from 'x' import y"}) {
+    EXPECT_EQ(parse_error("{% " + tag + " %}"), "name: line 1: '" + tag.substr(0, tag.find(' ')) +
+                                                    "' is not supported: a chat template stands alone");
+  }
+}
+
 TEST(ChatTemplate, EndsWhatDoesNotEnd) {
   for (const char* source : {
            "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",

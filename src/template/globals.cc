@@ -36,6 +36,7 @@ std::shared_ptr<Dict> make_dict(const Args& args) {
   }
   if (!args.positional.empty()) {
     const Value& from = args.positional[0];
+    if (from.is_undefined()) throw Failure(from.text());
     if (from.is(Type::kDict)) {
       for (const auto& [key, value] : from.as_dict().entries) {
         spend_steps(1);

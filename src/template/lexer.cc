@@ -35,14 +35,14 @@ class Lexer {
 
   std::vector<Token> run() {
     while (at_ < text_.size()) root();
-    add(Token::Type::kEnd, "");
+    add(TokenType::kEnd, "");
     return std::move(tokens_);
   }
 
  private:
   [[noreturn]] void fail(const std::string& what) const { throw SyntaxError(line_, what); }
 
-  void add(Token::Type type, std::string text, Value value = Value()) {
+  void add(TokenType type, std::string text, Value value = Value()) {
     if (tokens_.size() >= kMostTokens) fail("the template is too long");
     tokens_.push_back({type, line_, std::move(text), std::move(value)});
   }
@@ -86,7 +86,7 @@ class Lexer {
         if (strip_left(rest).empty()) piece = piece.substr(0, line_begin);
       }
     }
-    if (!piece.empty()) add(Token::Type::kData, std::string(piece));
+    if (!piece.empty()) add(TokenType::kData, std::string(piece));
     advance(tag);
   }
 
@@ -106,7 +106,7 @@ class Lexer {
       ++tag;
     }
     if (tag == text_.npos) {
-      add(Token::Type::kData, std::string(text_.substr(at_)));
+      add(TokenType::kData, std::string(text_.substr(at_)));
       advance(text_.size());
       return;
     }
@@ -123,11 +123,11 @@ class Lexer {
       advance(content);
       comment();
     } else if (kind == '{') {
-      add(Token::Type::kVariableBegin, "");
+      add(TokenType::kVariableBegin, "");
       advance(content);
       code(true);
     } else {
-      add(Token::Type::kBlockBegin, "");
+      add(TokenType::kBlockBegin, "");
       advance(content);
       code(false);
     }
@@ -175,7 +175,7 @@ class Lexer {
         const size_t end =
             variable ? tag_end(at_, "}}", false, false) : tag_end(at_, "%}", true, true);
         if (end != text_.npos) {
-          add(variable ? Token::Type::kVariableEnd : Token::Type::kBlockEnd, "");
+          add(variable ? TokenType::kVariableEnd : TokenType::kBlockEnd, "");
           return advance(end);
         }
       }
@@ -268,7 +268,7 @@ class Lexer {
       value = parse_integer(digits, 0);
       if (value.is_missing()) fail("an integer is too long");
     }
-    add(Token::Type::kNumber, is_float ? "float" : "integer", value);
+    add(TokenType::kNumber, is_float ? "float" : "integer", value);
     advance(end);
     return true;
   }
@@ -287,7 +287,7 @@ class Lexer {
     if (end == at_) return false;
     const auto name = text_.substr(at_, end - at_);
     if (!is_identifier(name)) fail("Invalid character in identifier");
-    add(Token::Type::kName, std::string(name));
+    add(TokenType::kName, std::string(name));
     advance(end);
     return true;
   }
@@ -298,7 +298,7 @@ class Lexer {
     size_t end = at_ + 1;
     while (end < text_.size() && text_[end] != quote) end += text_[end] == '\\' ? 2 : 1;
     if (end >= text_.size()) return false;
-    add(Token::Type::kString, unescaped(text_.substr(at_ + 1, end - at_ - 1)));
+    add(TokenType::kString, unescaped(text_.substr(at_ + 1, end - at_ - 1)));
     advance(end + 1);
     return true;
   }
@@ -385,7 +385,7 @@ class Lexer {
       }
       open.pop_back();
     }
-    add(Token::Type::kOperator, std::string(op));
+    add(TokenType::kOperator, std::string(op));
     advance(at_ + op.size());
   }
 

@@ -19,24 +19,26 @@ class SyntaxError : public std::runtime_error {
   int line_;
 };
 
+enum class TokenType : uint8_t {
+  kData,
+  kVariableBegin,
+  kVariableEnd,
+  kBlockBegin,
+  kBlockEnd,
+  kName,
+  kString,
+  kNumber,    // value
+  kOperator,  // text
+  kEnd,
+};
+
 struct Token {
-  enum class Type : uint8_t {
-    kData,
-    kVariableBegin,
-    kVariableEnd,
-    kBlockBegin,
-    kBlockEnd,
-    kName,
-    kString,
-    kNumber,    // value
-    kOperator,  // text
-    kEnd,
-  } type;
+  TokenType type;
   int line;
   std::string text;
   Value value;
-  bool is(std::string_view op) const { return type == Type::kOperator && text == op; }
-  bool is_name(std::string_view name) const { return type == Type::kName && text == name; }
+  bool is(std::string_view op) const { return type == TokenType::kOperator && text == op; }
+  bool is_name(std::string_view name) const { return type == TokenType::kName && text == name; }
 };
 
 // Ends with a kEnd. Throws SyntaxError.

@@ -216,6 +216,10 @@ Value round_filter(Env&, const Value& v, const Args& args) {
     throw Failure("method must be common, ceil or floor");
   }
   if (method == "common") {
+    if (v.is(Type::kBigInt)) {
+      if (p.given(0) && p.integer(0, 0) < 0) throw Failure("an integer needs more than 64 bits");
+      return v;
+    }
     if (!v.is_number()) {
       throw Failure(std::string("type ") + type_name(v) + " doesn't define __round__ method");
     }

@@ -163,7 +163,6 @@ Value first(Env&, const Value& v, const Args& args) {
 
 Value last(Env&, const Value& v, const Args& args) {
   const Params p("last", args, {});
-  if (v.is_undefined()) throw Failure("'Undefined' object is not reversible");
   if (v.is_string()) {
     const std::string& text = v.text();
     if (text.empty()) return Value::undefined("No last item, sequence was empty.");
@@ -210,6 +209,7 @@ Value reverse(Env&, const Value& v, const Args& args) {
     case Type::kRange:
     case Type::kDict:
     case Type::kView:
+    case Type::kUndefined:
       return reversed(v);
     default:
       break;
@@ -357,8 +357,7 @@ Found named(Find find, const Value& name, const char* kind) {
 }
 
 Value map(Env& env, const Value& v, const Args& args) {
-  if (v.is(Type::kNone)) return nothing();
-  std::function<Value(const Value&)> apply;
+  if (!truthy(v)) return nothing();
   const auto prepare = [&env, args]() -> std::function<Value(const Value&)> {
     const Value* attribute = args.find("attribute");
     if (args.positional.empty() && attribute != nullptr) {
@@ -378,8 +377,7 @@ Value map(Env& env, const Value& v, const Args& args) {
     return [&env, filter, rest](const Value& item) { return filter(env, item, rest); };
   };
   const auto made = std::make_shared<std::function<Value(const Value&)>>();
-  return generator(v, [truth = truthy(v), prepare, made](Items& items, Value& item) {
-    if (!truth) return false;
+  return generator(v, [prepare, made](Items& items, Value& item) {
     if (!*made) *made = prepare();
     if (!items.next(item)) return false;
     item = (*made)(item);

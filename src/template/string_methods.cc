@@ -336,6 +336,9 @@ Value format_map(Env&, const Value& self, const Args& args) {
   return like(self, brace_format(self.text(), mapped, self.as_string().markup));
 }
 
+// bytes and tables are no values here.
+Value refused(Env&, const Value&, const Args&) { throw Failure("this method is not supported"); }
+
 struct Entry {
   std::string_view name;
   Method method;
@@ -346,6 +349,7 @@ constexpr Entry kMethods[] = {
     {"casefold", mapped<casefold>},
     {"center", pad<true, true>},
     {"count", count},
+    {"encode", refused},
     {"endswith", starts_or_ends<true>},
     {"expandtabs", expandtabs},
     {"find", find_method_of<false, false>},
@@ -368,6 +372,7 @@ constexpr Entry kMethods[] = {
     {"ljust", pad<false, true>},
     {"lower", mapped<lower>},
     {"lstrip", lstrip},
+    {"maketrans", refused},
     {"partition", partition<false>},
     {"removeprefix", removeprefix},
     {"removesuffix", removesuffix},
@@ -384,6 +389,7 @@ constexpr Entry kMethods[] = {
     {"strip", strip},
     {"swapcase", mapped<swapcase>},
     {"title", mapped<title>},
+    {"translate", refused},
     {"upper", mapped<upper>},
     {"zfill", zfill},
 };
