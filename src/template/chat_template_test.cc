@@ -45,9 +45,11 @@ TEST(ChatTemplate, NamesTheLineOfAnError) {
 }
 
 TEST(ChatTemplate, StandsAlone) {
-  for (const std::string tag : {"include 'x'", "extends 'x'", "import 'x' as y", "from 'x' import y"}) {
-    EXPECT_EQ(parse_error("{% " + tag + " %}"), "name: line 1: '" + tag.substr(0, tag.find(' ')) +
-                                                    "' is not supported: a chat template stands alone");
+  for (const std::string tag :
+       {"include 'x'", "extends 'x'", "import 'x' as y", "from 'x' import y"}) {
+    EXPECT_EQ(parse_error("{% " + tag + " %}"),
+              "name: line 1: '" + tag.substr(0, tag.find(' ')) +
+                  "' is not supported: a chat template stands alone");
   }
 }
 
