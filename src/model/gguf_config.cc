@@ -407,6 +407,12 @@ class ConfigWriter {
 
 std::string token_key(const char* name) { return "tokenizer.ggml." + std::string(name); }
 
+// None where all bits are set, too.
+std::optional<int64_t> token_id(const Gguf& gguf, const char* name) {
+  const auto id = gguf.integer(token_key(name), -1, UINT32_MAX);
+  return id && (*id < 0 || *id > INT32_MAX) ? std::nullopt : id;
+}
+
 // Control tokens that end an answer, whatever metadata says: templates of chat models close a turn
 // with them, and many files name only the end of the text.
 constexpr std::string_view kEnds[] = {"<|eot_id|>",    "<|eom_id|>",        "<|end_of_text|>",
@@ -420,8 +426,8 @@ std::string gguf_config(const Checkpoint& checkpoint) { return ConfigWriter(chec
 std::string gguf_generation_config(const Gguf& gguf) {
   std::vector<int64_t> ids;
   for (const char* name : {"eos_token_id", "eot_token_id", "eom_token_id"}) {
-    if (const auto id = gguf.integer(token_key(name), 0, UINT32_MAX); id && *id <= INT32_MAX) {
-      ids.push_back(*id);  // all bits set stand for none
+    if (const auto id = token_id(gguf, name)) {
+      ids.push_back(*id);
     }
   }
   constexpr int64_t kControl = 3;
@@ -446,8 +452,8 @@ std::string gguf_tokenizer_config(const Gguf& gguf) {
                  {"unknown_token_id", "unk_token"},
                  {"padding_token_id", "pad_token"}};
   for (const auto& [name, hugging_face] : special) {
-    const auto id = gguf.integer(token_key(name), 0, UINT32_MAX);
-    if (id && *id <= INT32_MAX && tokens) {
+    const auto id = token_id(gguf, name);
+    if (id && tokens) {
       if (static_cast<uint64_t>(*id) >= tokens->size()) {
         gguf.corrupt(token_key(name), std::to_string(*id) + " is not the id of one of the " +
                                           std::to_string(tokens->size()) + " tokens");
