@@ -19,6 +19,7 @@
 #include "base/os.h"
 #include "engine/engine.h"
 #include "formats/checkpoint.h"
+#include "load_tokenizer.h"
 #include "model/model.h"
 #include "model/open_model.h"
 #include "ops/backend.h"
@@ -174,9 +175,10 @@ class Worker {
     // First of all, so that a family we have not got is what the error names.
     parse_model_config(checkpoint_->config(), checkpoint_->generation_config(),
                        checkpoint_->config_file());
-    tokenizer_.emplace(Tokenizer::from_json(checkpoint_->tokenizer(), folder + "tokenizer.json"));
+    tokenizer_.emplace(load_tokenizer(*checkpoint_));
+    // What lies beside a GGUF file is no part of it.
     chat_.emplace(ChatTemplates::load(checkpoint_->tokenizer_config(), checkpoint_->chat_template(),
-                                      checkpoint_->directory()));
+                                      checkpoint_->gguf() ? "" : checkpoint_->directory()));
     LoadProgress progress;
     model_.emplace(Model::load(*checkpoint_, *backend_,
                                {.dtype = dtype_named(config_.dtype),

@@ -1,7 +1,8 @@
 # worker_binary(<backend> <folder>): the worker that links exactly this backend's objects, stripped.
 function(worker_binary backend folder)
   set(name llorch-${backend}-candled)
-  add_executable(${name} ${CMAKE_SOURCE_DIR}/bin/worker_main.cc)
+  add_executable(${name} ${CMAKE_SOURCE_DIR}/bin/worker_main.cc
+                 ${CMAKE_SOURCE_DIR}/bin/load_tokenizer.cc)
   target_link_libraries(${name} PRIVATE llorch_backends_${backend} llorch_server llorch_engine
                         llorch_model llorch_tokenizer llorch_formats llorch_pool llorch_base
                         Threads::Threads)

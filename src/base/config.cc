@@ -87,7 +87,9 @@ std::vector<Flag> worker_flags(Config& c, const char* device_flag) {
                      }});
   };
   using S = const std::string&;
-  add("model", "directory, or one .safetensors file with its JSON files beside it (required)",
+  add("model",
+      "directory, one .safetensors file with its JSON files beside it, or one .gguf file "
+      "(required)",
       [&](S n, S t) { c.model = not_empty(n, t); });
   add("worker-id", "id in every log line and in the ready callback (default: a fresh UUID)",
       [&](S n, S t) { c.worker_id = not_empty(n, t); });
