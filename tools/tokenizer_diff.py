@@ -105,6 +105,12 @@ def random_text(rng):
     return "".join(out)
 
 
+def every_character(rng):
+    between = ["", " ", "a", "1", ".", "\u0301", "▁", "\n"]
+    chars = [c for c in EVERYTHING if unicodedata.category(c) != "Co"] + ["\ue000", "\uf8ff", "\U0010fffd"]
+    return ["".join(c + rng.choice(between) for c in chars[at:at + 60]) for at in range(0, len(chars), 60)]
+
+
 def damaged(rng, text):
     """The text's bytes with some of them cut out, doubled or changed."""
     data = bytearray(text.encode())
@@ -194,8 +200,10 @@ def compare(cli, name, tokenizer, path, wanted, seed):
     plain = Tokenizer.from_str(tokenizer.to_str())
     plain.encode_special_tokens = True
     count = Count()
+    # A long run also sees every character, in and out of words.
+    texts = every_character(rng) if wanted >= 10000 else []
     while count.strings < wanted:
-        texts = [random_text(rng) for _ in range(min(10000, wanted - count.strings))]
+        texts = texts or [random_text(rng) for _ in range(min(10000, wanted - count.strings))]
         raw = [damaged(rng, t) if rng.random() < .05 else t.encode() for t in texts]
         texts = [t.decode("utf-8", "replace") for t in raw]
         for text, want, got in zip(texts, theirs(tokenizer, plain, texts), ours(cli, path, raw)):
@@ -213,6 +221,7 @@ def compare(cli, name, tokenizer, path, wanted, seed):
             count.different += bool(wrong)
             if wrong and count.different <= 3:
                 print(f"  {name}: {', '.join(wrong)} of {text!r}\n    library {want}\n    ours    {got}")
+        texts = []
     print(count.line(name), flush=True)
     return count
 

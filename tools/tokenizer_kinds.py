@@ -98,6 +98,21 @@ def byte_level(pattern=None, normalizer=None, ignore_merges=False, prefix_space=
     return tokenizer
 
 
+def roberta():
+    tokenizer = byte_level(special=("<s>", "<pad>", "</s>", "<unk>"))
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), True, False)
+    return tokenizer
+
+
+def byte_level_normalizer():
+    """Bytes become characters before anything is cut, added tokens and all."""
+    tokenizer = byte_level(normalizer=normalizers.Sequence([normalizers.NFC(), normalizers.ByteLevel()]),
+                           steps=[pre_tokenizers.Split(Regex(r"Ġ?[^Ġ]+|Ġ+"), "isolated")])
+    tokenizer = edited(tokenizer, lambda d: d.update(pre_tokenizer=d["pre_tokenizer"]["pretokenizers"][0]))
+    return with_added(tokenizer, ADDED)
+
+
 def sentencepiece(normalizer=None, pre_tokenizer=None, decoder=None, fuse_unk=True, fallback=True,
                   size=800):
     specials = ["<unk>", "<s>", "</s>"]
@@ -379,6 +394,38 @@ KINDS = {
     "split_contiguous": lambda: split([r"\p{Lu}|\h|[^\w\s]"], "contiguous"),
     "split_contiguous_inverted": lambda: split([r"\d{1,2}+|\S{3,4}?|^\s*$"], "contiguous", True),
     "split_strings": split_strings,
+    "roberta": lambda: roberta(),
+    "phi2": lambda: with_added(byte_level(), [
+        AddedToken(" " * n, normalized=True) for n in range(31, 1, -1)] + [
+        AddedToken("\t" * n, normalized=True) for n in range(9, 1, -1)]),
+    "phi3": lambda: with_added(sentencepiece(normalizers.Sequence([
+        normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])), [
+        AddedToken(t, special=True, rstrip=True) for t in ("<|end|>", "<|user|>", "<|begin|>", "</s>")]),
+    "mistral_tekken": lambda: byte_level(TEKKEN, ignore_merges=True, bos="<s>",
+                                         special=("<unk>", "<s>", "</s>", "[INST]", "[/INST]")),
+    "mistral_v3": lambda: with_added(metaspace("first", False), [
+        AddedToken(t, special=True) for t in ("[INST]", "[/INST]", "[TOOL_CALLS]")]),
+    "deepseek_v3": lambda: byte_level(steps=[
+        pre_tokenizers.Split(Regex(p), "isolated")
+        for p in (r"\p{N}{1,3}", PATTERNS["deepseek_cjk"], PATTERNS["deepseek_v3"])],
+        special=("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"), bos="<｜begin▁of▁sentence｜>"),
+    "falcon": lambda: byte_level(steps=[
+        pre_tokenizers.Punctuation("contiguous"), pre_tokenizers.ByteLevel(False, use_regex=True),
+        pre_tokenizers.Digits(False), pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated")]),
+    "bloom": lambda: byte_level(PATTERNS["bloom"]),
+    "smollm": lambda: byte_level(steps=[pre_tokenizers.Digits(individual_digits=True),
+                                        pre_tokenizers.ByteLevel(False, use_regex=True)],
+                                 special=("<|endoftext|>", "<|im_start|>", "<|im_end|>")),
+    "neox": lambda: with_added(byte_level(normalizer=normalizers.NFC()), [
+        AddedToken("  ", normalized=True), AddedToken("    ", normalized=True),
+        AddedToken("<|a|>", special=True, normalized=False)]),
+    "byte_level_normalizer": byte_level_normalizer,
+    "gemma3": lambda: with_added(sentencepiece(
+        normalizers.Replace(" ", "▁"), pre_tokenizers.Split(" ", "merged_with_previous"),
+        decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])),
+        [AddedToken("▁" * n, normalized=False) for n in range(2, 8)] +
+        [AddedToken("\n" * n, normalized=False) for n in range(2, 5)] +
+        [AddedToken(t, special=True) for t in ("<start_of_turn>", "<end_of_turn>", "<pad>")]),
     "t5": lambda: unigram(nmt_nfkc(), WORDS_THEN_MARKS, added=MASK),
     "xlm_r": lambda: unigram(normalizers.Sequence([nmt_nfkc(), SPACES]), WORDS_THEN_MARKS,
                              single="<s> $A </s>", added=MASK),
@@ -416,5 +463,6 @@ KINDS = {
 KINDS.update({"cut_" + name: functools.partial(cut, pattern) for name, pattern in PATTERNS.items()})
 # Kept in tests/golden: not those whose file would be large or say nothing new.
 GOLDEN_KINDS = [k for k in KINDS if not k.startswith("cut_") and k not in (
-    "tiny", "gpt2_prefix_space", "starcoder", "t5", "xlm_r", "mt5", "albert", "precompiled_nfkc",
+    "tiny", "gpt2_prefix_space", "starcoder", "smollm", "phi2", "phi3", "mistral_tekken", "mistral_v3",
+    "deepseek_v3", "falcon", "bloom", "neox", "gemma3", "roberta", "t5", "xlm_r", "mt5", "albert", "precompiled_nfkc",
     "precompiled_nfkc_cf", "unigram_nmt", "bert_accents")]
