@@ -69,6 +69,22 @@ TEST_F(StreamDecoderTest, ReplacesBytesOnceTheyCannotBecomeACharacter) {
   EXPECT_EQ(run({}, "\xF0\x9F\x99"), "|||\uFFFD");
 }
 
+// Byte-fallback tokens: one for each byte, also of a part that could have begun a character.
+TEST_F(StreamDecoderTest, ReplacesEachByteWhereTheDecoderDoes) {
+  nlohmann::json json = byte_level_json();
+  json["pre_tokenizer"] = nullptr;
+  json["decoder"] = {{"type", "ByteFallback"}};
+  json["model"]["vocab"] = {{"<0xE4>", 0}, {"<0xBD>", 1}, {"<0xA0>", 2}, {"a", 3}};
+  const Tokenizer tokenizer = tokenizer_of(json);
+  for (const std::vector<int32_t>& ids : std::vector<std::vector<int32_t>>{
+           {3, 0, 1, 2, 3}, {3, 0, 3}, {3, 0, 1, 3}, {3, 0, 1}, {3, 1}}) {
+    StreamDecoder stream(tokenizer, {});
+    std::string text;
+    for (const int32_t id : ids) text += stream.push(id);
+    EXPECT_EQ(text + stream.finish(), tokenizer.decode(ids, true));
+  }
+}
+
 TEST_F(StreamDecoderTest, NeverLeaksAPartOfAStopSequence) {
   EXPECT_EQ(run({"STOP"}, "aSTOPb"), "a||||||");
   EXPECT_EQ(run({"STOP"}, "aSTOb"), "a||||STOb|");

@@ -182,6 +182,19 @@ TEST(Tokenizer, EncodesAMegabyteOfOneCharacter) {
   EXPECT_EQ(tokenizer.encode(std::string(kLength, ' ')), Ids(kLength / 2, 258));
 }
 
+// What takes n * n steps does not end in a test's time.
+TEST(Tokenizer, EncodesLongRunsWithEveryKind) {
+  constexpr size_t kLength = 1 << 16;
+  for (const char* part : {"a", " ", "ab", "\n", "\u0301\u0323", "\u200D", "\u4F60", "1", "."}) {
+    std::string text = "x";
+    while (text.size() < kLength) text += part;
+    text += "x";
+    for (const Golden& golden : goldens()) {
+      EXPECT_LE(golden.tokenizer.encode(text).size(), text.size() + 8) << golden.name << part;
+    }
+  }
+}
+
 TEST(Tokenizer, SkipsARunThatItsPatternCannotMatch) {
   constexpr size_t kLength = 1 << 20;
   auto json = byte_level_json();
