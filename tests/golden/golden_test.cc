@@ -128,13 +128,35 @@ TEST_P(Golden, AnswersAsGenerateDoes) {
   const Tokenizer tokenizer = byte_tokenizer();
   const auto answers =
       greedy_answers(f32.backend, f32.model, tokenizer, DType::kF32, reference_.prompt,
-                     static_cast<int32_t>(reference_.greedy.size()), 3);
+                     static_cast<int32_t>(reference_.greedy.size()), {.requests = 3});
   for (const Answer& answer : answers) {
     ASSERT_EQ(answer.tokens, reference_.greedy);
     for (size_t i = 0; i < answer.tokens.size(); ++i) {
       ASSERT_NEAR(answer.logprobs[i], reference_.logprobs[i], kLogprobTolerance) << "token " << i;
     }
   }
+}
+
+// Where the kv cache holds a window, or a rope depends on the length: the same answer when requests
+// preempt each other, in steps of another size.
+TEST_P(Golden, AnswersTheSameWhenPreempted) {
+  Loaded f32(GetParam(), DType::kF32);
+  const ModelConfig& config = f32.model.config();
+  const auto depends = [](const Rope& rope) { return rope.trained > 0; };
+  const auto grows = [](const KvGroup& group) { return group.window == 0; };
+  const std::vector<KvGroup>& groups = config.kv.groups;
+  if (std::all_of(groups.begin(), groups.end(), grows) &&
+      std::none_of(config.ropes.begin(), config.ropes.end(), depends)) {
+    return;
+  }
+  uint64_t preemptions = 0;
+  const auto answers =
+      greedy_answers(f32.backend, f32.model, byte_tokenizer(), DType::kF32, reference_.prompt,
+                     static_cast<int32_t>(reference_.greedy.size()),
+                     {.requests = 4, .step_tokens = 23, .contexts = 1.75}, &preemptions);
+  // Windows alone stay as small as they are when a sequence begins.
+  EXPECT_EQ(preemptions > 0, std::any_of(groups.begin(), groups.end(), grows));
+  for (const Answer& answer : answers) EXPECT_EQ(answer.tokens, reference_.greedy);
 }
 
 INSTANTIATE_TEST_SUITE_P(Transformers, Golden, ::testing::ValuesIn(golden_names()),

@@ -34,7 +34,7 @@ void run(const std::string& folder, const std::string& type, int32_t count) {
   const Model model = Model::load(checkpoint, backend, {.dtype = dtype, .progress = {}});
   const Tokenizer tokenizer = Tokenizer::from_json(checkpoint.tokenizer(), "tokenizer.json");
   for (const auto& row : prompt_logits(backend, model, dtype, prompt)) write(row);
-  const Answer answer = greedy_answers(backend, model, tokenizer, dtype, prompt, count, 1)[0];
+  const Answer answer = greedy_answers(backend, model, tokenizer, dtype, prompt, count, {})[0];
   write(answer.tokens);
   write(answer.logprobs);
 }

@@ -115,16 +115,21 @@ std::vector<std::vector<float>> prompt_logits(Backend& backend, const Model& mod
 
 std::vector<Answer> greedy_answers(Backend& backend, const Model& model, const Tokenizer& tokenizer,
                                    DType kv_type, const std::vector<int32_t>& prompt, int32_t count,
-                                   int requests) {
+                                   const Load& load, uint64_t* preemptions) {
   EngineOptions options;
   options.context = static_cast<int>(prompt.size()) + count;
-  options.max_batch = requests;
-  options.step_tokens = 40;
+  options.step_tokens = load.step_tokens;
   options.kv_type = kv_type;
+  if (load.contexts > 0) {
+    options.max_batch = 1;
+    const uint64_t one = Engine(backend, model, tokenizer, options).kv_bytes();
+    options.kv_bytes = static_cast<uint64_t>(load.contexts * static_cast<double>(one));
+  }
+  options.max_batch = load.requests;
   Engine engine(backend, model, tokenizer, options);
   engine.warm_up();
   std::vector<std::shared_ptr<Stream>> streams;
-  for (int i = 0; i < requests; ++i) {
+  for (int i = 0; i < load.requests; ++i) {
     Request request;
     request.job_id = std::to_string(i);
     request.prompt = prompt;
@@ -136,6 +141,7 @@ std::vector<Answer> greedy_answers(Backend& backend, const Model& model, const T
   }
   while (engine.step()) {
   }
+  if (preemptions) *preemptions = engine.snapshot().preemptions;
   std::vector<Answer> answers;
   for (const auto& stream : streams) answers.push_back(answer_of(*stream));
   return answers;

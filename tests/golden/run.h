@@ -23,10 +23,16 @@ struct Answer {
   std::vector<float> logprobs;
 };
 
-// Greedy answers of `count` tokens, no EOS asked, to as many requests with this prompt at once; the
-// prompts are cut. Throws what a failed request says.
+struct Load {
+  int requests = 1;      // with the same prompt at once
+  int step_tokens = 40;  // prompts are cut to it
+  double contexts = 0;   // kv for so many of them at their full length; 0: for all
+};
+
+// Greedy answers of `count` tokens, no EOS asked. Throws what a failed request says.
+// `preemptions` (may be null) becomes how often one had to wait after it had begun.
 std::vector<Answer> greedy_answers(Backend& backend, const Model& model, const Tokenizer& tokenizer,
                                    DType kv_type, const std::vector<int32_t>& prompt, int32_t count,
-                                   int requests);
+                                   const Load& load, uint64_t* preemptions = nullptr);
 
 }  // namespace llorch
