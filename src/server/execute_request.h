@@ -24,8 +24,6 @@ namespace llorch {
 struct ExecuteRequest : SamplingFields {
   std::string job_id, prompt;
   uint32_t max_tokens = 0;
-  std::vector<std::string> stop;
-  bool ignore_eos = false;
   std::chrono::milliseconds keepalive{0};  // 0: no comment lines
 };
 

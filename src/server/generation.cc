@@ -32,8 +32,9 @@ uint64_t seed_of(const SamplingFields& r, const ServerOptions& options) {
   return options.seed_default ? *options.seed_default : random_seed();
 }
 
-Sampling sampling_of(const SamplingFields& r, uint64_t seed) {
-  Sampling s;
+Request request_of(SamplingFields& r, const ServerOptions& options, uint64_t seed) {
+  Request request;
+  Sampling& s = request.sampling;
   s.temperature = r.temperature;
   s.top_p = r.top_p;
   s.min_p = r.min_p;
@@ -42,7 +43,10 @@ Sampling sampling_of(const SamplingFields& r, uint64_t seed) {
   s.top_k = static_cast<int32_t>(std::min(r.top_k, kMaxTopK));
   s.seed = seed;
   s.top_logprobs = r.logprobs ? static_cast<int32_t>(*r.logprobs) : -1;
-  return s;
+  request.stop = std::move(r.stop);
+  request.ignore_eos = r.ignore_eos;
+  request.timeout = options.request_timeout;
+  return request;
 }
 
 // The worker as a whole: the same for the same answers. FNV-1a.
@@ -68,14 +72,26 @@ int64_t unix_seconds() {
       .count();
 }
 
-std::variant<std::string, OpenAiError> templated(const ChatTemplates& chat,
-                                                 const OpenAiRequest& wanted) {
+using Ids = std::vector<int32_t>;
+
+std::variant<Ids, Reply> chat_prompt(const Service& service, const OpenAiRequest& wanted) {
+  const ChatTemplates& chat = *service.chat;
+  if (!chat.usable()) return refuse(Refusal::kNoChatTemplate, chat.why_not());
+  std::string text;
   try {
-    return chat.apply(wanted.conversation);
+    text = chat.apply(wanted.conversation);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kBadRequest) throw;
-    return OpenAiError{.message = error.what(), .param = "messages", .code = "chat_template_error"};
+    return refuse(
+        OpenAiError{.message = error.what(), .param = "messages", .code = "chat_template_error"});
   }
+  return service.tokenizer->encode(text, {.add_special_tokens = false});
+}
+
+// Leaves a prompt that is text where it is, for its echo.
+Ids completion_prompt(const Service& service, const OpenAiRequest& wanted) {
+  const auto* ids = std::get_if<Ids>(&wanted.prompt);
+  return ids ? *ids : service.tokenizer->encode(std::get<std::string>(wanted.prompt));
 }
 
 // None if a prompt of that many tokens has room for what is wanted.
@@ -108,23 +124,19 @@ std::variant<Generation, Reply> execute_generation(const Service& service,
   auto parsed = parse_execute(body);
   if (auto* reply = std::get_if<Reply>(&parsed)) return std::move(*reply);
   ExecuteRequest& wanted = std::get<ExecuteRequest>(parsed);
-  Generation g;
-  Request& request = g.request;
-  request.prompt = service.tokenizer->encode(wanted.prompt);
-  if (auto reply =
-          check_length(request.prompt.size(), wanted.max_tokens, service.engine->context())) {
+  Ids prompt = service.tokenizer->encode(wanted.prompt);
+  if (auto reply = check_length(prompt.size(), wanted.max_tokens, service.engine->context())) {
     return std::move(*reply);
   }
   const uint64_t seed = seed_of(wanted, options);
+  Generation g;
   g.writer = std::make_unique<SseWriter>(
       StreamFacts{wanted.job_id, options.model_name, seed, service.weight_bytes});
   g.keepalive = wanted.keepalive;
-  request.job_id = std::move(wanted.job_id);
-  request.max_tokens = static_cast<int32_t>(wanted.max_tokens);
-  request.sampling = sampling_of(wanted, seed);
-  request.stop = std::move(wanted.stop);
-  request.ignore_eos = wanted.ignore_eos;
-  request.timeout = options.request_timeout;
+  g.request = request_of(wanted, options, seed);
+  g.request.job_id = std::move(wanted.job_id);
+  g.request.prompt = std::move(prompt);
+  g.request.max_tokens = static_cast<int32_t>(wanted.max_tokens);
   return g;
 }
 
@@ -135,26 +147,17 @@ std::variant<Generation, Reply> openai_generation(const Service& service,
   if (const auto* error = std::get_if<OpenAiError>(&parsed)) return refuse(*error);
   OpenAiRequest& wanted = std::get<OpenAiRequest>(parsed);
   if (wanted.model != options.model_name) return no_such_model(wanted.model);
-
-  const Tokenizer& tokenizer = *service.tokenizer;
-  Generation g;
-  Request& request = g.request;
+  std::variant<Ids, Reply> made;
   if (chat) {
-    if (!service.chat->usable()) {
-      return refuse(Refusal::kNoChatTemplate, service.chat->why_not());
-    }
-    std::variant<std::string, OpenAiError> text = templated(*service.chat, wanted);
-    if (const auto* error = std::get_if<OpenAiError>(&text)) return refuse(*error);
-    request.prompt = tokenizer.encode(std::get<std::string>(text), {.add_special_tokens = false});
-  } else if (auto* ids = std::get_if<std::vector<int32_t>>(&wanted.prompt)) {
-    request.prompt = std::move(*ids);
+    made = chat_prompt(service, wanted);
   } else {
-    request.prompt = tokenizer.encode(std::get<std::string>(wanted.prompt));
+    made = completion_prompt(service, wanted);
   }
+  if (auto* reply = std::get_if<Reply>(&made)) return std::move(*reply);
+  Ids& prompt = std::get<Ids>(made);
   const int context = service.engine->context();
-  if (const auto error = check_room(request.prompt.size(), wanted, chat, context)) {
-    return refuse(*error);
-  }
+  if (const auto error = check_room(prompt.size(), wanted, chat, context)) return refuse(*error);
+
   CompletionFacts facts{.chat = chat,
                         .id = new_id(chat ? "chatcmpl-" : "cmpl-"),
                         .model = options.model_name,
@@ -163,19 +166,18 @@ std::variant<Generation, Reply> openai_generation(const Service& service,
                         .echo = {},
                         .logprobs = wanted.logprobs.has_value(),
                         .include_usage = wanted.include_usage,
-                        .tokenizer = &tokenizer};
+                        .tokenizer = service.tokenizer};
   if (wanted.echo) {
-    const auto* text = std::get_if<std::string>(&wanted.prompt);
-    facts.echo = text ? std::move(*text) : tokenizer.decode(request.prompt, false);
+    auto* text = std::get_if<std::string>(&wanted.prompt);
+    facts.echo = text ? std::move(*text) : service.tokenizer->decode(prompt, false);
   }
-  request.job_id = facts.id;
-  request.max_tokens = wanted.max_tokens ? static_cast<int32_t>(*wanted.max_tokens)
-                                         : context - static_cast<int32_t>(request.prompt.size());
-  request.sampling = sampling_of(wanted, seed_of(wanted, options));
-  request.stop = std::move(wanted.stop);
-  request.ignore_eos = wanted.ignore_eos;
-  request.timeout = options.request_timeout;
-  request.in_one_piece = !wanted.stream;
+  Generation g;
+  g.request = request_of(wanted, options, seed_of(wanted, options));
+  g.request.job_id = facts.id;
+  g.request.max_tokens = wanted.max_tokens ? static_cast<int32_t>(*wanted.max_tokens)
+                                           : context - static_cast<int32_t>(prompt.size());
+  g.request.prompt = std::move(prompt);
+  g.request.in_one_piece = !wanted.stream;
   g.writer = wanted.stream ? chunk_writer(std::move(facts)) : whole_writer(std::move(facts));
   return g;
 }

@@ -25,8 +25,6 @@ struct OpenAiRequest : SamplingFields {
   // Of a chat: objects with `role` and `content`, a string always, as the template gets them.
   ChatTemplates::Input conversation;
   std::optional<uint32_t> max_tokens;  // none: the rest of the context
-  std::vector<std::string> stop;
-  bool ignore_eos = false;
   bool echo = false;
   bool stream = false, include_usage = false;
 };

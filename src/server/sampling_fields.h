@@ -1,8 +1,10 @@
-// How a token is drawn, as all paths that generate ask for it.
+// How tokens are drawn and when they end, as all paths that generate ask for it.
 #pragma once
 
 #include <cstdint>
 #include <optional>
+#include <string>
+#include <vector>
 
 namespace llorch {
 
@@ -14,6 +16,8 @@ struct SamplingFields {
   float repetition_penalty = 1;
   float min_p = 0;
   std::optional<uint32_t> logprobs;  // none: not wanted
+  std::vector<std::string> stop;
+  bool ignore_eos = false;
 };
 
 }  // namespace llorch
