@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 import shutil
+import time
 
 import pytest
 
@@ -205,6 +206,36 @@ def with_template(binary, model, folder, template):
     path.write_text(json.dumps(config))
     with Worker(binary, ["--model", str(copy)]) as worker:
         yield worker
+
+
+@pytest.mark.parametrize("template", [
+    "{% for i in range(10 ** 9) %}{% for j in range(10 ** 9) %}x{% endfor %}{% endfor %}",
+    "{{ range(10 ** 12) | list }}", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    "{{ 'x' * 10 ** 10 }}", "{{ raise_exception('not today') }}"])
+def test_a_template_that_does_not_end_well(binary, model, tmp_path, job, template):
+    with with_template(binary, model, tmp_path, template) as worker:
+        for _ in range(2):
+            begin = time.monotonic()
+            refused(worker.request("POST", PATH, chat()), 400, "chat_template_error", "messages")
+            answer = worker.request("POST", "/apply-template", {"messages": MESSAGES})
+            assert time.monotonic() - begin < 2  # 100 ms each, where nothing else runs
+            (error,) = answer.json()["errors"]
+            assert (answer.status, error["constraint"]) == (400, "chat_template")
+        assert worker.execute(job())[-1][1]["type"] == "end"
+
+
+def test_a_template_of_a_list_and_of_a_file(binary, model, tmp_path):
+    named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]
+    with with_template(binary, model, tmp_path, named) as worker:
+        for tools, prompt in ((None, "plain"), ([{"type": "function"}], "tools")):
+            answer = worker.request("POST", "/apply-template",
+                                    {"messages": MESSAGES, "tools": tools})
+            assert answer.json() == {"prompt": prompt}
+        folder = tmp_path / "tiny"
+    (folder / "chat_template.jinja").write_text("of a file")
+    with Worker(binary, ["--model", str(folder)]) as worker:
+        answer = worker.request("POST", "/apply-template", {"messages": MESSAGES})
+        assert answer.json() == {"prompt": "of a file"}
 
 
 @pytest.mark.parametrize("template", [None, "{% if %}"])
