@@ -11,6 +11,7 @@ token leads by less than the logits' tolerance. Needs build/cpu/tests/golden/mod
 """
 
 import argparse
+import json
 import random
 import shutil
 import struct
@@ -37,8 +38,8 @@ class Case:
 
     def __init__(self, family, rng):
         self.family, self.rng, self.rewrite = family, rng, {}
-        self.prompt_length = rng.choice([1, 2, 17, 64, rng.randint(3, 150)])
-        self.length = self.prompt_length + TOKENS
+        self.prompt_length = rng.choice([1, 2, 17, 64, rng.randint(3, 150), rng.randint(500, 2500)])
+        self.context = 512 if self.prompt_length < TOKENS else 4096
         heads = rng.choice([1, 2, 3, 4, 6, 8])
         kv_heads = rng.choice([k for k in range(1, heads + 1) if heads % k == 0])
         head_dim = 2 * rng.randint(2, 20)
@@ -50,7 +51,7 @@ class Case:
             num_hidden_layers=self.layers,
             num_attention_heads=heads,
             num_key_value_heads=kv_heads,
-            max_position_embeddings=512,
+            max_position_embeddings=self.context,
             bos_token_id=0,
             eos_token_id=1,
             pad_token_id=None,
@@ -81,8 +82,8 @@ class Case:
         rng, c = self.rng, self.config
         kind = rng.choice(kinds)
         theta = rng.choice([10000.0, 500.0, 1000000.0])
-        trained = rng.choice([16, 40, 100, 200])
-        factor = float(-(-512 // trained)) + rng.choice([0, 0.5])
+        trained = rng.choice([16, 40, 100, 200, 600])
+        factor = float(-(-self.context // trained)) + rng.choice([0, 0.5])
         rope = dict(rope_type=kind)
         if kind in ("linear", "dynamic", "llama3", "yarn"):
             rope["factor"] = factor
@@ -259,6 +260,21 @@ FAMILIES = [
 ]
 
 
+SIZES = {
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+}
+
+
+def leave_out(case, folder):
+    """Some of the keys that say what transformers assumes without them; sizes must be there."""
+    config = json.loads((folder / "config.json").read_text())
+    assumed = AutoConfig.for_model(case.family).to_dict()
+    for key in sorted(config):
+        kept = key in SIZES | {"model_type", "layer_types"} or key.startswith("rope")
+        if not kept and key in assumed and assumed[key] == config[key] and case.rng.random() < 0.5:
+            case.rewrite[key] = None
+
+
 def write_checkpoint(case, seed, folder):
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(case.family, **case.config))
     fill(model, seed)
@@ -268,6 +284,7 @@ def write_checkpoint(case, seed, folder):
         max_shard_size=case.rng.choice(["1GB", "100KB"]),
         save_original_format=case.rng.random() < 0.8,
     )
+    leave_out(case, folder)
     write_config(folder, case.rewrite)
     write_tokenizer(folder)
 

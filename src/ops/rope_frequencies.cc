@@ -5,9 +5,9 @@
 namespace llorch {
 namespace {
 
-// Rounded to f32, as torch's pow gives it.
-float power(float base, float exponent) {
-  return static_cast<float>(std::pow(double{base}, double{exponent}));
+// Rounded to f32, as torch's pow gives it; an exponent that is a number of Python's stays f64.
+float power(float base, double exponent) {
+  return static_cast<float>(std::pow(double{base}, exponent));
 }
 
 }  // namespace
@@ -20,10 +20,10 @@ std::span<const float> rope_frequencies(const Rope& rope, int32_t rope_len,
   const float ratio = static_cast<float>(rope.ntk_factor) * static_cast<float>(rope_len) /
                       static_cast<float>(rope.trained);
   const float stretch = ratio - static_cast<float>(rope.ntk_factor - 1);
-  const float base = static_cast<float>(rope.theta) * power(stretch, static_cast<float>(exponent));
+  const float base = static_cast<float>(rope.theta) * power(stretch, exponent);
   const auto pairs = static_cast<size_t>(rope.dims / 2);
   for (size_t i = 0; i < pairs; ++i) {
-    scratch[i] = 1 / power(base, static_cast<float>(2 * i) / static_cast<float>(rope.dims));
+    scratch[i] = 1 / power(base, double{static_cast<float>(2 * i) / static_cast<float>(rope.dims)});
   }
   return scratch.first(pairs);
 }
