@@ -36,12 +36,12 @@ void require_layer_types(const JsonReader& config, int layers, bool sliding) {
   }
 }
 
-int read_optional_window(const JsonReader& config) {
+int read_optional_window(const JsonReader& config, int absent) {
   if (!config.boolean("use_sliding_window").value_or(false)) {
     return 0;
   }
-  const int64_t absent = config.contains("sliding_window") ? 0 : 4096;
-  return static_cast<int>(config.integer("sliding_window", 1, INT32_MAX).value_or(absent));
+  const int otherwise = config.contains("sliding_window") ? 0 : absent;
+  return static_cast<int>(config.integer("sliding_window", 1, INT32_MAX).value_or(otherwise));
 }
 
 void set_one_window(const JsonReader& config, int absent, ModelConfig* out) {
@@ -62,7 +62,7 @@ void set_windows(const JsonReader& config, const std::vector<bool>& slides, int 
 }
 
 void set_upper_windows(const JsonReader& config, ModelConfig* out) {
-  const int window = read_optional_window(config);
+  const int window = read_optional_window(config, 4096);
   const int64_t first = config.integer("max_window_layers", 0, INT32_MAX).value_or(28);
   std::vector<bool> slides(static_cast<size_t>(out->layers), false);
   for (size_t i = 0; i < slides.size(); ++i) {

@@ -16,8 +16,9 @@ std::optional<std::vector<bool>> read_layer_types(const JsonReader& config, int 
 // For families whose layers are all alike: throws Error{kUnsupported} if the key says otherwise.
 void require_layer_types(const JsonReader& config, int layers, bool sliding);
 
-// sliding_window, 4096 where the key is absent; 0 unless use_sliding_window is true.
-int read_optional_window(const JsonReader& config);
+// sliding_window, `absent` where the key is absent; 0 where it is null, or unless
+// use_sliding_window is true.
+int read_optional_window(const JsonReader& config, int absent);
 
 // sliding_window for all layers; `absent` where it is absent or null, 0 = none.
 void set_one_window(const JsonReader& config, int absent, ModelConfig* out);

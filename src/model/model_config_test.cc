@@ -278,6 +278,8 @@ TEST(ModelConfig, LeavesSmolLm3sLayersWithoutRope) {
   EXPECT_EQ(parse(listed).rope_of_layer, (std::vector<int>{0, -1, 0, 0, -1}));
   EXPECT_EQ(parse(with(listed, {{"use_sliding_window", true}, {"sliding_window", 7}})).window,
             (std::vector<int>{0, 7, 0, 0, 7}));
+  EXPECT_EQ(parse(with(listed, {{"use_sliding_window", true}})).window,
+            (std::vector<int>{0, 0, 0, 0, 0}));
   expect_corrupt(with(smol, {{"no_rope_layers", {1, 0}}}), {"no_rope_layers: lists 2 layers of 5"});
   EXPECT_TRUE(parse(without(smol, "tie_word_embeddings")).tied_head);
 }

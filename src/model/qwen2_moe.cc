@@ -9,7 +9,7 @@ namespace llorch {
 void Qwen2Moe::configure(const JsonReader& config, ModelConfig* out) {
   out->qkv_bias = config.boolean("qkv_bias").value_or(true);
   // Without layer_types, every other one of the lower layers has the window.
-  const int window = read_optional_window(config);
+  const int window = read_optional_window(config, 4096);
   const int64_t end = config.integer("max_window_layers", 0, INT32_MAX).value_or(28);
   std::vector<bool> slides(static_cast<size_t>(out->layers), false);
   for (size_t i = 0; i < slides.size(); i += 2) {

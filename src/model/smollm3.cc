@@ -16,7 +16,7 @@ void SmolLm3::configure(const JsonReader& config, ModelConfig* out) {
                                          std::to_string(out->layers));
   }
   const int64_t interval = config.integer("no_rope_layer_interval", 1, INT32_MAX).value_or(4);
-  const int window = read_optional_window(config);
+  const int window = read_optional_window(config, 0);
   std::vector<bool> slides(static_cast<size_t>(out->layers), false);
   for (size_t i = 0; i < slides.size(); ++i) {
     const bool has_rope = given ? (*given)[i] != 0 : (static_cast<int64_t>(i) + 1) % interval != 0;

@@ -109,7 +109,7 @@ struct Names {
   const char* out_norm = nullptr;
   const char* mlp_norm = "post_attention_layernorm";
   const char* down_norm = nullptr;
-  const char* final_norm = "model.norm";  // after nothing
+  const char* final_norm = "model.norm";  // of the model: the whole name
 };
 
 Names names_of(const ModelConfig& c) {
