@@ -53,27 +53,38 @@ Bpe::Bpe(Vocabulary vocabulary, const std::vector<BpeMerge>& merges, BpeOptions 
     }
   }
   keeps_all_ = bytes_ && std::find(bytes_->begin(), bytes_->end(), kNone) == bytes_->end();
-  vocabulary_.for_each([this](std::string_view token, int32_t) {
-    longest_token_ = std::max(longest_token_, token.size());
-  });
-  joined_.resize(kPairBits / 64);
+  add_merges(merges);
+  note_tokens();
+}
+
+void Bpe::add_merges(const std::vector<BpeMerge>& merges) {
+  constexpr size_t kAhead = 16;  // the table is larger than a cache
   size_t slots = 16;
   while (slots < merges.size() * 2) slots *= 2;
   merges_.assign(slots, Merge{kFree, 0, 0});
   merged_by_rank_.reserve(merges.size());
-  for (const BpeMerge& merge : merges) {
-    add_merge(merge, static_cast<uint32_t>(merged_by_rank_.size()));
-    const auto bytes = [this](int32_t id) { return vocabulary_.token_of(id)->size(); };
-    plain_ = plain_ && bytes(merge.left) + bytes(merge.right) == bytes(merge.merged);
-    // Several merges often make one token, one after another.
-    if (merged_by_rank_.empty() || merged_by_rank_.back() != merge.merged) {
-      note_pairs(*vocabulary_.token_of(merge.merged));
+  for (size_t i = 0; i < merges.size(); ++i) {
+    if (i + kAhead < merges.size()) {
+      const BpeMerge& later = merges[i + kAhead];
+      __builtin_prefetch(&merges_[hash_of(pair_of(later.left, later.right)) & (slots - 1)], 1);
     }
-    merged_by_rank_.push_back(merge.merged);
+    add_merge(merges[i], static_cast<uint32_t>(i));
+    merged_by_rank_.push_back(merges[i].merged);
   }
 }
 
+void Bpe::note_tokens() {
+  std::vector<bool> is_merged(static_cast<size_t>(vocabulary_.end_id()));
+  for (const int32_t id : merged_by_rank_) is_merged[static_cast<size_t>(id)] = true;
+  joined_.resize(kPairBits / 64);
+  vocabulary_.for_each([&](std::string_view token, int32_t id) {
+    longest_token_ = std::max(longest_token_, token.size());
+    if (is_merged[static_cast<size_t>(id)]) note_pairs(token);
+  });
+}
+
 void Bpe::note_pairs(std::string_view token) {
+  if (token.empty()) return;
   char32_t left = char_at(token, 0);
   for (size_t at = char_bytes(token, 0); at < token.size(); at += char_bytes(token, at)) {
     const char32_t right = char_at(token, at);
@@ -163,8 +174,8 @@ void Bpe::make_symbols(std::string_view word, Workspace& workspace) const {
   if (waiting) add(*waiting);
 }
 
-// As merge_many() for a short word, where a scan beats a heap. For plain merges only: then a stale
-// entry of the heap never makes the token that it was put there for.
+// As merge_many() for a short word, where a scan beats a heap. (There a stale entry could only make
+// the token that it was put in for if a merge made nothing longer.)
 void Bpe::merge_few(Workspace& workspace) const {
   constexpr uint32_t kNever = UINT32_MAX;
   auto& symbols = workspace.symbols;
@@ -274,7 +285,7 @@ void Bpe::encode_stretch(std::string_view word, Workspace& workspace,
   }
   make_symbols(word, workspace);
   constexpr size_t kFew = 24;
-  if (plain_ && workspace.symbols.size() <= kFew) {
+  if (workspace.symbols.size() <= kFew) {
     merge_few(workspace);
   } else {
     merge_many(workspace);

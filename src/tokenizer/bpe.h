@@ -19,7 +19,7 @@ struct BpeOptions {
   bool ignore_merges = false;  // a word that is a token is that token
 };
 
-// Ids of both sides and of what they become; the order is the rank.
+// Ids of both sides and of what they become, a token of both texts together; the order is the rank.
 struct BpeMerge {
   int32_t left, right, merged;
 };
@@ -68,6 +68,8 @@ class Bpe {
   void add_merge(const BpeMerge& merge, uint32_t rank);
   std::optional<int32_t> char_id(std::string_view character) const;
   int32_t unknown_id() const;
+  void add_merges(const std::vector<BpeMerge>& merges);
+  void note_tokens();
   void note_pairs(std::string_view token);
   bool may_join(char32_t left, char32_t right) const;
   bool is_known(std::string_view character) const;
@@ -83,7 +85,6 @@ class Bpe {
   std::array<int32_t, 0x400> low_chars_;           // ids of tokens of one low character, or kNone
   std::optional<std::array<int32_t, 256>> bytes_;  // byte tokens, kNone where missing
   std::vector<uint64_t> joined_;  // a bit by hash for each pair of characters inside merged tokens
-  bool plain_ = true;             // merged tokens are the two sides' text, one after another
   bool keeps_all_ = false;        // unknown characters become their bytes
   size_t longest_token_ = 0;      // bytes
 };
