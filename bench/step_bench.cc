@@ -1,5 +1,5 @@
 // Times steps of a random 1B-like decoder on the linked backend, through its public interface.
-// usage: step_bench [layers] [threads] [prompt tokens] [context] [f32|f16|bf16]
+// usage: step_bench [layers] [threads] [prompt tokens] [context] [f32|f16|bf16] [window]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -30,7 +30,8 @@ struct Layer {
 
 class Net {
  public:
-  Net(Backend& backend, int layers, DType type) : backend_(backend), type_(type) {
+  Net(Backend& backend, int layers, DType type, int window)
+      : backend_(backend), type_(type), window_(window) {
     table_ = weight(kVocab, kHidden);
     for (int i = 0; i < layers; ++i) {
       layers_.push_back({weight(1, kHidden), weight((kHeads + 2 * kKvHeads) * kHeadDim, kHidden),
@@ -50,6 +51,7 @@ class Net {
                              .heads = kHeads,
                              .kv_heads = kKvHeads,
                              .head_dim = kHeadDim,
+                             .window = window_,
                              .scale = 0.125f,
                              .rope = &rope_};
         x = op.linear(op.attention(op.linear(x, l.qkv), spec), l.out);
@@ -82,6 +84,7 @@ class Net {
 
   Backend& backend_;
   DType type_;
+  int window_;  // 0 = none
   Weight table_;
   std::vector<Layer> layers_;
   Rope rope_;
@@ -140,7 +143,7 @@ int run(int argc, char** argv) {
   const std::string wanted = argc > 5 ? argv[5] : "bf16";
   const DType type = wanted == "f32" ? DType::kF32 : wanted == "f16" ? DType::kF16 : DType::kBF16;
   Backend backend({.threads = threads});
-  const Net net(backend, layers, type);
+  const Net net(backend, layers, type, argc > 6 ? std::atoi(argv[6]) : 0);
   prepare(backend, net, layers, prompt, context);
   const auto bytes = static_cast<double>(backend.weight_bytes());
   std::printf("%s, %d layers, %.2f GB of %s\n", backend.device().name.c_str(), layers, bytes / 1e9,
