@@ -289,10 +289,9 @@ def write_checkpoint(case, seed, folder):
     write_tokenizer(folder)
 
 
-def reference(folder, prompt):
+def reference(load_model, prompt):
     """Logits of the prompt's rows; tokens, and the row that each was chosen from."""
-    model = load(folder)
-    out = model.generate(
+    out = load_model().generate(
         torch.tensor([prompt]),
         attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
         max_new_tokens=TOKENS,
@@ -303,7 +302,7 @@ def reference(folder, prompt):
         output_logits=True,
     )
     # Anew: rope tables of a longer sequence must not be left over.
-    return all_logits(load(folder), prompt), out.sequences[0, len(prompt) :], torch.cat(out.logits)
+    return all_logits(load_model(), prompt), out.sequences[0, len(prompt) :], torch.cat(out.logits)
 
 
 def computed(folder, prompt, vocab):
@@ -319,9 +318,10 @@ def computed(folder, prompt, vocab):
     return logits.view(-1, vocab), tokens.view(torch.int32), logprobs
 
 
-def compare(case, folder, prompt):
-    """The worst difference of the logits and what is wrong, or None."""
-    logits, tokens, rows = reference(folder, prompt)
+def compare_outputs(load_model, folder, prompt):
+    """The worst difference of the logits and what is wrong, or None. `load_model` gives
+    transformers' model, new each time."""
+    logits, tokens, rows = reference(load_model, prompt)
     got_logits, got_tokens, got_logprobs = computed(folder, prompt, logits.shape[1])
     difference = worst_difference(logits, got_logits)
     if not difference <= TOLERANCE:
@@ -361,7 +361,7 @@ def main():
                     folder = Path(temporary)
                     try:
                         write_checkpoint(case, seed, folder)
-                        difference, wrong = compare(case, folder, prompt)
+                        difference, wrong = compare_outputs(lambda: load(folder), folder, prompt)
                     except Exception as error:
                         difference, wrong = 0.0, f"{type(error).__name__}: {error}"
                     worst = max(worst, difference)

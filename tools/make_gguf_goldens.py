@@ -52,7 +52,7 @@ COMMON = dict(
 )
 SMALL = "Q8_0 Q5_1 Q4_1 Q8_0 Q5_0 Q4_0 F16 IQ4_NL BF16 MXFP4".split()
 LARGE = "Q6_K Q4_K Q5_K IQ4_XS Q3_K Q2_K".split()
-ARCHITECTURES = {"mixtral": "llama", "phi": "phi2", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe",
+ARCHITECTURES = {"mistral": "llama", "mixtral": "llama", "phi": "phi2", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe",
                  "gemma3_text": "gemma3"}  # fmt: skip
 PERMUTED = ("llama", "smollm3")
 
@@ -261,10 +261,11 @@ def add_metadata(writer, golden, config):
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
     add_rope(writer, config, head_dim)
-    if arch in ("gemma2", "gemma3", "phi3"):
-        writer.add_sliding_window(config.sliding_window)
+    if arch in ("gemma2", "gemma3", "phi3") or getattr(config, "sliding_window", None):
+        writer.add_sliding_window(config.sliding_window or 0)
     if arch == "gemma2":
         writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+    if getattr(config, "final_logit_softcapping", None):
         writer.add_final_logit_softcapping(config.final_logit_softcapping)
     if golden.model_type in ("mixtral", "qwen2_moe", "qwen3_moe"):
         writer.add_expert_count(getattr(config, "num_experts", 0) or config.num_local_experts)
@@ -344,7 +345,10 @@ def write(golden, model, folder, seed):
         values = layout.stored(gguf_name, name, part)
         kind = Type.F32
         if values.ndim > 1 and "gate_inp" not in gguf_name:
-            kind = Type[golden.types[matrices % len(golden.types)]]
+            # The next type whose blocks fit the rows.
+            kinds = [Type[name] for name in golden.types + ["F32"]]
+            kinds = kinds[matrices % len(golden.types) :] + kinds
+            kind = next(k for k in kinds if values.shape[-1] % GGML_QUANT_SIZES[k][0] == 0)
             matrices += 1
         data, values = encode(values, kind, rng)
         writer.add_tensor(gguf_name, data, raw_dtype=kind)
@@ -356,10 +360,10 @@ def write(golden, model, folder, seed):
     model.load_state_dict(layout.state)
     model.tie_weights()
     if golden.version != 3:  # a version 2 file of little-endian numbers is laid out as version 3
-        path = folder / "model.gguf"
-        data = bytearray(path.read_bytes())
-        data[4] = golden.version
-        path.write_bytes(data)
+        for path in folder.glob("*.gguf"):
+            data = bytearray(path.read_bytes())
+            data[4] = golden.version
+            path.write_bytes(data)
 
 
 def narrowed(model, dtype):

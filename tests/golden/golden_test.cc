@@ -23,12 +23,6 @@ namespace {
 constexpr double kTolerance = 1e-4;  // of a row's max - min
 constexpr float kLogprobTolerance = 1e-3f;
 
-// Bytes, whatever the model's own vocabulary is: the engine's texts are not looked at.
-Tokenizer byte_tokenizer() {
-  const std::string folder = golden_folder("llama_tied");
-  return Tokenizer::from_json(open_model(folder).tokenizer(), folder + "/tokenizer.json");
-}
-
 // A golden's checkpoint, loaded to compute in `dtype`.
 struct Loaded {
   Loaded(const std::string& golden, DType dtype)

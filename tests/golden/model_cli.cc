@@ -32,7 +32,7 @@ void run(const std::string& folder, const std::string& type, int32_t count) {
   const Checkpoint checkpoint = open_model(folder);
   Backend backend{BackendOptions{}};
   const Model model = Model::load(checkpoint, backend, {.dtype = dtype, .progress = {}});
-  const Tokenizer tokenizer = Tokenizer::from_json(checkpoint.tokenizer(), "tokenizer.json");
+  const Tokenizer tokenizer = byte_tokenizer();
   for (const auto& row : prompt_logits(backend, model, dtype, prompt)) write(row);
   const Answer answer = greedy_answers(backend, model, tokenizer, dtype, prompt, count, {})[0];
   write(answer.tokens);

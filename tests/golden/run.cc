@@ -9,6 +9,7 @@
 #include <variant>
 
 #include "base/error.h"
+#include "base/os.h"
 #include "engine/engine.h"
 
 namespace llorch {
@@ -111,6 +112,13 @@ std::vector<std::vector<float>> prompt_logits(Backend& backend, const Model& mod
     first = last;
   }
   return rows;
+}
+
+Tokenizer byte_tokenizer() {
+  const std::string path = "tests/golden/data/llama_tied/tokenizer.json";
+  const os::MappedFile file(path);
+  const auto bytes = file.bytes();
+  return Tokenizer::from_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path);
 }
 
 std::vector<Answer> greedy_answers(Backend& backend, const Model& model, const Tokenizer& tokenizer,

@@ -18,6 +18,9 @@ std::vector<std::vector<float>> prompt_logits(Backend& backend, const Model& mod
                                               const std::vector<int32_t>& prompt,
                                               const std::vector<int32_t>& steps = {});
 
+// Bytes, whatever the model's own vocabulary is: the engine's texts are not looked at.
+Tokenizer byte_tokenizer();
+
 struct Answer {
   std::vector<int32_t> tokens;
   std::vector<float> logprobs;
