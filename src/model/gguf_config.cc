@@ -12,13 +12,14 @@
 
 #include "formats/file_error.h"
 #include "model/gguf_names.h"
+#include "model/model_config.h"
 
 namespace llorch {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int64_t kMax = INT32_MAX;  // parse_model_config() knows better limits
+constexpr int64_t kMax = INT32_MAX;
 constexpr double kMaxNumber = 1e15;
 
 std::string text_of(const Json& json) {
@@ -76,8 +77,8 @@ class ConfigWriter {
   std::optional<double> number(const std::string& name) const {
     return gguf_.number(key(name), 0, kMaxNumber);
   }
-  int64_t required(const std::string& name) const {
-    const auto value = gguf_.integer(key(name), 1, kMax);
+  int64_t required(const std::string& name, int64_t most = kMax) const {
+    const auto value = gguf_.integer(key(name), 1, most);
     if (!value) {
       gguf_.corrupt(key(name), "is missing");
     }
@@ -131,17 +132,22 @@ class ConfigWriter {
   }
 
   void sizes() {
-    layers_ = required("block_count");
-    hidden_ = required("embedding_length");
-    heads_ = required("attention.head_count");
+    layers_ = required("block_count", kMaxLayers);
+    hidden_ = required("embedding_length", kMaxHidden);
+    heads_ = required("attention.head_count", kMaxHeads);
+    const auto kv_heads = gguf_.integer(key("attention.head_count_kv"), 1, heads_);
+    if (heads_ % kv_heads.value_or(heads_) != 0) {
+      gguf_.corrupt(
+          key("attention.head_count_kv"),
+          std::to_string(*kv_heads) + " does not divide the " + std::to_string(heads_) + " heads");
+    }
     out_["num_hidden_layers"] = layers_;
     out_["hidden_size"] = hidden_;
-    out_["intermediate_size"] = required("feed_forward_length");
+    out_["intermediate_size"] = required("feed_forward_length", kMaxFfn);
     out_["num_attention_heads"] = heads_;
-    out_["num_key_value_heads"] =
-        gguf_.integer(key("attention.head_count_kv"), 1, kMax).value_or(heads_);
-    out_["max_position_embeddings"] = required("context_length");
-    const auto key_length = gguf_.integer(key("attention.key_length"), 1, kMax);
+    out_["num_key_value_heads"] = kv_heads.value_or(heads_);
+    out_["max_position_embeddings"] = required("context_length", kMaxContext);
+    const auto key_length = gguf_.integer(key("attention.key_length"), 1, kMaxHeadDim);
     if (!key_length && hidden_ % heads_ != 0) {
       gguf_.corrupt(key("attention.head_count"), std::to_string(heads_) + " does not divide the " +
                                                      "embedding_length " + std::to_string(hidden_));
@@ -303,8 +309,8 @@ class ConfigWriter {
       gguf_.unsupported(key("attention.sliding_window"), "is not supported for this architecture");
     }
     if (alternating && !has_window) {
-      out_["layer_types"] = std::vector<std::string>(
-          static_cast<size_t>(std::min<int64_t>(layers_, 4096)), "full_attention");
+      out_["layer_types"] =
+          std::vector<std::string>(static_cast<size_t>(layers_), "full_attention");
     } else if (has_window) {
       pattern();
     }
@@ -327,7 +333,7 @@ class ConfigWriter {
       }
     } else {
       const int64_t period = *gguf_.integer(name, 1, kMax);
-      for (int64_t i = 0; i < std::min<int64_t>(layers_, 4096); ++i) {
+      for (int64_t i = 0; i < layers_; ++i) {
         add((i + 1) % period != 0);
       }
     }
@@ -376,7 +382,7 @@ class ConfigWriter {
     out_["norm_topk_prob"] =
         gguf_.boolean(key("expert_weights_norm")).value_or(model_type == "qwen3_moe");
     std::vector<int64_t> dense;
-    for (int64_t i = 0; i < std::min<int64_t>(layers_, 4096); ++i) {
+    for (int64_t i = 0; i < layers_; ++i) {
       if (!has("blk." + std::to_string(i) + ".ffn_gate_inp.weight")) {
         dense.push_back(i);
       }

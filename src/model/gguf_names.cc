@@ -9,12 +9,10 @@
 
 #include "base/error.h"
 #include "formats/file_error.h"
+#include "model/model_config.h"
 
 namespace llorch {
 namespace {
-
-constexpr int kMaxHeads = 1 << 14;
-constexpr int64_t kMaxExperts = 1 << 12;
 
 // The part of a name between "blk.N." or "model.layers.N." and ".weight" or ".bias"; a star stands
 // for the number of an expert, and for a tensor of all experts in GGUF.

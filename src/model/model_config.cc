@@ -25,13 +25,6 @@
 namespace llorch {
 namespace {
 
-constexpr int kMaxLayers = 4096;
-constexpr int kMaxHidden = 1 << 20;
-constexpr int kMaxFfn = 1 << 24;
-constexpr int kMaxHeads = 1 << 14;
-constexpr int kMaxHeadDim = 1 << 12;
-constexpr int kMaxVocab = 1 << 24;
-constexpr int kMaxContext = 1 << 28;
 constexpr int kMaxEosIds = 1024;
 
 struct FamilyEntry {

@@ -37,6 +37,16 @@ struct MoeConfig {
   bool at(int layer) const { return !layers.empty() && layers[static_cast<size_t>(layer)]; }
 };
 
+// What config.json may say at most.
+constexpr int kMaxLayers = 4096;
+constexpr int kMaxHidden = 1 << 20;
+constexpr int kMaxFfn = 1 << 24;
+constexpr int kMaxExperts = 1 << 12;
+constexpr int kMaxHeads = 1 << 14;
+constexpr int kMaxHeadDim = 1 << 12;
+constexpr int kMaxVocab = 1 << 24;
+constexpr int kMaxContext = 1 << 28;
+
 // Every number is positive and small enough that products of any two fit 63 bits, and that rows of
 // stacked weights fit 31.
 struct ModelConfig {

@@ -6,9 +6,6 @@
 namespace llorch {
 namespace {
 
-constexpr int kMaxExperts = 1 << 12;
-constexpr int kMaxFfn = 1 << 24;
-
 int read_size(const JsonReader& config, const char* key, int most, int otherwise) {
   return static_cast<int>(config.integer(key, 1, most).value_or(otherwise));
 }

@@ -118,6 +118,11 @@ TEST_F(OpenModel, NamesTheKeyThatIsMissingOrWrong) {
   no_embedding.table.clear();
   no_embedding.tensors = 0;
   expect_corrupt(no_embedding, {"m.gguf: token_embd.weight: is missing"});
+  GgufFile huge;
+  huge.text("general.architecture", "llama").number("llama.block_count", 1u << 31);
+  expect_corrupt(huge, {"m.gguf: llama.block_count: must be an integer from 1 to 4096"});
+  expect_corrupt(metadata("llama").number("llama.attention.key_length", 1u << 20),
+                 {"m.gguf: llama.attention.key_length: must be an integer from 1 to 4096"});
   expect_unsupported(metadata("llama").number("llama.attention.value_length", 8),
                      {"llama.attention.value_length: must be as attention.key_length"});
   expect_unsupported(metadata("llama").number("llama.rope.dimension_count", 2),
