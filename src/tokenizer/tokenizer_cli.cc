@@ -45,9 +45,10 @@ void write_text(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
 }
 
-// Wherever a prompt could end, its text and the streamed text behind it are the whole text.
+// Wherever a prompt could end (of a long text: at every eighth place), its text and the streamed
+// text behind it are the whole text.
 bool streams_like_whole(const Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
-  constexpr size_t kMostSplits = 40;
+  const size_t stride = ids.size() <= 128 ? 1 : 8;
   const std::string whole = tokenizer.decode(ids, true);
   // A text may spell a byte-fallback token; see StreamDecoder::push() on what follows from that.
   std::string all_bytes;
@@ -56,13 +57,13 @@ bool streams_like_whole(const Tokenizer& tokenizer, const std::vector<int32_t>& 
   if (tokenizer.replaces_each_byte() && !tok::is_valid_utf8(all_bytes)) return true;
   std::string prompt_bytes;
   bool begun = false;
-  for (size_t k = 1; k <= ids.size() && k <= kMostSplits; ++k) {
+  for (size_t k = 1; k <= ids.size(); ++k) {
     const int32_t id = ids[k - 1];
     if (!tokenizer.is_special(id)) {
       prompt_bytes += tokenizer.token_bytes(id);
       begun = true;
     }
-    if (!begun || !tok::is_valid_utf8(prompt_bytes)) continue;
+    if (k % stride != 0 || !begun || !tok::is_valid_utf8(prompt_bytes)) continue;
     std::string text = tokenizer.decode(std::span(ids).first(k), true);
     StreamDecoder stream(tokenizer, {});
     for (size_t i = k; i < ids.size(); ++i) text += stream.push(ids[i]);
