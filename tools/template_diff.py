@@ -16,10 +16,13 @@ import glob
 import json
 import os
 import random
+import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 
+from transformers import AutoTokenizer
 from transformers.utils import chat_template_utils
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -52,11 +55,11 @@ def reference(source, variables):
 
 
 class Cli:
-    def __init__(self, path):
-        self.process = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(self, *command):
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def render(self, source, variables):
-        for text in (source.encode(), variables.encode()):
+    def render(self, *texts):
+        for text in (text.encode() for text in texts):
             self.process.stdin.write(struct.pack("<I", len(text)) + text)
         self.process.stdin.flush()
         status, length = struct.unpack("<II", self.process.stdout.read(8))
@@ -99,6 +102,46 @@ def report(name, results):
     different = results.count(False)
     print(f"{name}: {len(results)} cases, {different} differ, {results.count(None)} refused knowingly")
     return different
+
+
+def apply_cases(path):
+    """Whole models: which template is taken, and what is passed to it. Yields (ours, theirs)."""
+    show = ("{{ bos_token }}|{{ eos_token }}|{{ unk_token is defined }}|{{ sep_token is defined }}|{{ image_token }}|{{ x_token }}|"
+            "{{ messages | tojson }}|{{ tools | tojson }}|{{ documents | tojson }}|{{ add_generation_prompt }}|{{ k }}")
+    tokens = {"bos_token": {"__type": "AddedToken", "content": "<b>", "lstrip": False}, "eos_token": "<e>", "unk_token": None,
+              "pad_token": "<p>", "image_token": "<i>"}
+    extra = {"extra_special_tokens": {"x_token": "<x>"}, "additional_special_tokens": ["<y>"]}
+    named = [{"name": "default", "template": "D" + show}, {"name": "tool_use", "template": "T" + show}]
+    models = [  # tokenizer_config.json, chat_template.jinja, additional_chat_templates
+        ({**tokens, "chat_template": "C" + show}, None, {}), ({**tokens, **extra, "chat_template": named}, None, {}),
+        ({**tokens, "chat_template": named}, "F" + show, {}), ({"chat_template": "C"}, "F" + show, {"tool_use": "A" + show}),
+        ({"chat_template": "C" + show}, None, {"rag": "R"}), ({"chat_template": named[1:]}, None, {}), ({}, None, {}),
+        ({"chat_template": named[:1]}, None, {}), ({"eos_token": "<e>"}, "F{% if messages[0].thinking %}{{ messages[0].thinking }}{% endif %}", {}),
+    ]
+    chats = template_cases.CHATS + [[{"role": "user", "content": "x", "thinking": None, "reasoning": "r", "list": [None]}],
+                                    [{"content": "c", "reasoning_content": "r", "thinking": "t"}], []]
+    inputs = [(chat, *more) for chat in chats for more in (
+        (None, None, {}), (template_cases.TOOLS, template_cases.DOCUMENTS, {"k": 1.0}), ([], [], {"bos_token": "B"}))]
+    for config, file, additional in models:
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(os.path.join(ROOT, "models/tiny/tokenizer.json"), folder)
+            names = {"tokenizer_config.json": json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **config}),
+                     "chat_template.jinja": file, **{f"additional_chat_templates/{name}.jinja": t for name, t in additional.items()}}
+            os.mkdir(os.path.join(folder, "additional_chat_templates"))
+            for name, text in names.items():
+                if text is not None:
+                    with open(os.path.join(folder, name), "w") as f:
+                        f.write(text)
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            cli = Cli(path, "--chat", folder)
+            for chat, tools, documents, kwargs in inputs:
+                try:
+                    theirs = 0, tokenizer.apply_chat_template(chat, tools=tools, documents=documents, tokenize=False,
+                                                              add_generation_prompt=True, **kwargs)
+                except Exception as e:
+                    theirs = 1, repr(e)
+                ours = cli.render(*(json.dumps(part) for part in (chat, tools, documents, kwargs)))
+                yield (min(ours[0], 1), ours[1]), theirs
 
 
 def write():
@@ -157,6 +200,10 @@ def main():
         run("random", [generator.case() for _ in range(args.cases)])
     if not args.paths:
         run("fixed", template_cases.FIXED)
+        pairs = list(apply_cases(args.cli))
+        for ours, theirs in [pair for pair in pairs if not same(*pair)][:show]:
+            print("-" * 80 + f"\n  theirs: {theirs}\n  ours:   {ours}")
+        different += report("apply_chat_template", [same(*pair) for pair in pairs])
     sys.exit(1 if different else 0)
 
 

@@ -202,14 +202,18 @@ ChatTemplates ChatTemplates::load(std::string_view tokenizer_config_json,
     const bool from_files = !sources.empty();
     if (!from_files) read_config(config.as_dict(), sources);
     if (sources.empty()) return loaded;
-    if (!sources.contains("default")) {
-      throw Error(ErrorCode::kUnsupported, "the model has chat templates but none named default");
+    // The others have no way to be chosen.
+    for (const char* name : {"default", "tool_use"}) {
+      const auto source = sources.find(name);
+      if (source == sources.end()) continue;
+      const std::string where = !from_files ? "tokenizer_config.json: chat_template"
+                                : source->first == "default"
+                                    ? "chat_template.jinja"
+                                    : "additional_chat_templates/tool_use.jinja";
+      loaded.templates_.emplace(name, ChatTemplate::parse(source->second, where));
     }
-    for (const auto& [name, source] : sources) {
-      const std::string where = from_files && name == "default" ? "chat_template.jinja"
-                                : from_files ? "additional_chat_templates/" + name + ".jinja"
-                                             : "tokenizer_config.json: chat_template";
-      loaded.templates_.emplace(name, ChatTemplate::parse(source, where));
+    if (loaded.templates_.empty()) {
+      throw Error(ErrorCode::kUnsupported, "the model has chat templates but none named default");
     }
     loaded.why_not_.clear();
   } catch (const Error& e) {
@@ -250,8 +254,10 @@ std::string ChatTemplates::apply(const Input& input) const {
   variables.set(Value::string("add_generation_prompt"),
                 Value::boolean(input.add_generation_prompt));
   const bool tool_use = !tools.is(Type::kNone) && templates_.contains("tool_use");
+  const auto chosen = templates_.find(tool_use ? "tool_use" : "default");
+  if (chosen == templates_.end()) bad_request("the model has no template for chats without tools");
   return render(
-      *templates_.at(tool_use ? "tool_use" : "default").program_, variables,
+      *chosen->second.program_, variables,
       input.messages.size() + input.tools.size() + input.documents.size() + input.kwargs.size());
 }
 

@@ -288,7 +288,8 @@ Value unique(Env&, const Value& v, const Args& args) {
 
 Value batch(Env&, const Value& v, const Args& args) {
   const Params p("batch", args, {"linecount", "fill_with"}, 1);
-  const int64_t count = p.integer(0, 0);
+  // What is no number is never reached.
+  const int64_t count = p[0].is_integer() ? p[0].as_int() : -1;
   const Value fill = p.has(1) ? p[1] : Value();
   const auto waiting = std::make_shared<Value>();  // read, but of the next batch
   return generator(v, [count, fill, waiting](Items& items, Value& out) {
@@ -323,11 +324,16 @@ Value batch(Env&, const Value& v, const Args& args) {
 
 Value slice(Env&, const Value& v, const Args& args) {
   const Params p("slice", args, {"slices", "fill_with"}, 1);
-  const int64_t slices = p.integer(0, 0);
+  const Value wanted = p[0];
   const Value fill = p.has(1) ? p[1] : Value();
   const auto number = std::make_shared<int64_t>(0);
   const auto all = std::make_shared<std::vector<Value>>();
-  return generator(v, [slices, fill, number, all](Items& items, Value& out) {
+  return generator(v, [wanted, fill, number, all](Items& items, Value& out) {
+    if (!wanted.is_integer()) {
+      throw Failure(std::string("unsupported operand type(s) for //: 'int' and '") +
+                    type_name(wanted) + "'");
+    }
+    const int64_t slices = wanted.as_int();
     if (*number == 0) {
       for (Value item; items.next(item);) {
         spend_steps(1);
