@@ -24,7 +24,7 @@ struct EngineOptions {
   int step_tokens = 512;  // token budget of one step; raised to max_batch
   int block_tokens = 16;
   DType kv_type = DType::kF32;
-  // None: max_batch x context, but at most kv_percent of what is free.
+  // None: what max_batch full contexts need, but at most kv_percent of what is free.
   std::optional<uint64_t> kv_bytes = std::nullopt;
   std::optional<uint64_t> free_bytes = std::nullopt;  // none: the device is asked
   int kv_percent = 25;
