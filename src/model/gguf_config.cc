@@ -178,12 +178,10 @@ class ConfigWriter {
     const double theta = gguf_.number(key("rope.freq_base"), 1, kMaxNumber).value_or(10'000);
     out_["rope_theta"] = theta;
     const int64_t dims = gguf_.integer(key("rope.dimension_count"), 1, kMax).value_or(head_dim_);
-    if (dims != head_dim_) {
-      if (model_type != "phi" && model_type != "phi3") {
-        gguf_.unsupported(key("rope.dimension_count"),
-                          std::to_string(dims) + " of a head's " + std::to_string(head_dim_) +
-                              " dimensions is not supported for this architecture");
-      }
+    if (dims != head_dim_ && model_type != "phi" && model_type != "phi3") {
+      gguf_.unsupported(key("rope.dimension_count"),
+                        std::to_string(dims) + " of a head's " + std::to_string(head_dim_) +
+                            " dimensions is not supported for this architecture");
     }
     // Rounded so that the product with the head's size is not below the number it stands for.
     double part = static_cast<double>(dims) / static_cast<double>(head_dim_);
