@@ -118,7 +118,7 @@ Checkpoint Checkpoint::open(const std::string& path) {
     checkpoint.open_gguf(path);
     return checkpoint;
   }
-  if (is_directory && !exists(join(path, "config.json"))) {
+  if (is_directory && (!exists(join(path, "config.json")) || safetensors_in(path).empty())) {
     const auto models = gguf_models_in(path);
     if (models.size() > 1) {
       throw_corrupt(

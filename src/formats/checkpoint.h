@@ -17,8 +17,8 @@ class Checkpoint {
  public:
   // `path`: a directory (config.json, tokenizer.json or tokenizer.model, *.safetensors, sharded by
   // index or not), one .safetensors file beside them, a .gguf file (any one of a split set), or a
-  // directory without config.json that holds one GGUF model. Throws Error{kCorruptFile} or
-  // Error{kUnsupported} naming file, tensor and reason.
+  // directory that holds one GGUF model and lacks config.json or *.safetensors. Throws
+  // Error{kCorruptFile} or Error{kUnsupported} naming file, tensor and reason.
   static Checkpoint open(const std::string& path);
 
   const std::string& directory() const { return directory_; }

@@ -201,6 +201,8 @@ TEST(Checkpoint, OpensAGgufFileAndFoldersOfOne) {
     EXPECT_EQ(c.gguf()->string("a"), "b");
     EXPECT_NE(c.find("w"), nullptr);
   }
+  folder.write("config.json", "{}");  // many folders of GGUF files have one
+  EXPECT_NE(Checkpoint::open(folder.path()).gguf(), nullptr);
   folder.write("n.gguf", "GGUF");
   expect_error(ErrorCode::kCorruptFile, {folder.path() + ": holds 2 GGUF models"},
                [&] { Checkpoint::open(folder.path()); });
