@@ -149,6 +149,12 @@ size_t max_body_bytes(std::string_view path) {
   return is_openai_path(path) || row.tool ? size_t{16} << 20 : size_t{2} << 20;
 }
 
+bool is_heavy(std::string_view path, size_t body_bytes) {
+  constexpr size_t kLongBytes = 32 * 1024;
+  const Route route = find_route(path).route;
+  return body_bytes >= kLongBytes || route == Route::kChat || route == Route::kApplyTemplate;
+}
+
 Api::Outcome Api::handle(const RequestHead& head, std::string_view body,
                          std::function<void()> wake) try {
   const Service* const s = service();

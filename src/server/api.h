@@ -36,6 +36,10 @@ inline constexpr const char* kUnsupportedHeaders[] = {"Last-Event-ID", "X-Deadli
 // The most that a request to this path may bring.
 size_t max_body_bytes(std::string_view path);
 
+// True if handle() may take more than a few milliseconds: a long text, or a chat template at all.
+// It is called off the I/O threads then.
+bool is_heavy(std::string_view path, size_t body_bytes);
+
 // Shared by all I/O threads; takes no lock and never waits for the engine.
 class Api {
  public:

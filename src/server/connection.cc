@@ -28,8 +28,6 @@ using namespace std::chrono_literals;
 
 constexpr size_t kMaxHeadBytes = 16 * 1024;
 constexpr int kMaxHeaders = 100;
-// Below it, all that a body asks for before the engine gets it takes a few milliseconds at most.
-constexpr size_t kLargeBodyBytes = 32 * 1024;
 constexpr size_t kMaxBodyBytesInAll = 256 * 1024 * 1024;
 // What a client may send ahead while its stream runs.
 constexpr size_t kMaxAhead = 64 * 1024;
@@ -200,10 +198,10 @@ Connection::Task<Api::Outcome> Connection::handle(const Incoming& in) {
       return refuse(Refusal::kInternal, "the request failed inside the worker");
     }
   };
-  if (in.message().body().size() < kLargeBodyBytes) co_return work();
+  if (!is_heavy(in.head.path, in.message().body().size())) co_return work();
   std::optional<Api::Outcome> outcome;  // this thread's; the server's stop() waits for the work
   writing_ = true;
-  asio::post(shared_->large_bodies, [&, self = shared_from_this()] {
+  asio::post(shared_->heavy, [&, self = shared_from_this()] {
     asio::post(home_->context, [&outcome, self, made = work()]() mutable {
       outcome = std::move(made);
       self->signal_.cancel();

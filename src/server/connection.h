@@ -37,8 +37,9 @@ struct Shared {
   Api api;
   std::atomic<int> connections{0};
   std::atomic<size_t> body_bytes{0};  // of requests that are being read or handled
-  // Handles large bodies, so that their parsing and tokenising keeps no I/O thread from the others.
-  boost::asio::thread_pool large_bodies{1};
+  // Handles what is_heavy(), so that parsing, templating and tokenising keep no I/O thread from the
+  // others. Two threads: a chat goes past one long text.
+  boost::asio::thread_pool heavy{2};
 };
 
 // Lives on one I/O thread; every member is called there.

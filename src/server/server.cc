@@ -144,8 +144,8 @@ struct Server::Impl {
       all_closed = wait_closed(1s);
     }
     // What waits for it is dropped; what runs is waited for, since it looks at model and engine.
-    shared->large_bodies.stop();
-    shared->large_bodies.join();
+    shared->heavy.stop();
+    shared->heavy.join();
     work.clear();
     if (!all_closed) {
       for (const auto& thread : threads) thread->context.stop();
