@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "tokenizer/oniguruma_classes.h"
 #include "tokenizer/unicode.h"
 
 namespace llorch::tok {
@@ -15,92 +16,28 @@ namespace {
 constexpr int kMaxDepth = 50;
 constexpr size_t kMaxPatternBytes = 64 * 1024;
 
-// Members of a class as PCRE2 writes them between brackets.
-constexpr std::string_view kSpace =
-    R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
-constexpr std::string_view kNotSpace =
-    R"(\x{0}-\x{8}\x{e}-\x{1f}\x{21}-\x{84}\x{86}-\x{9f}\x{a1}-\x{167f}\x{1681}-\x{1fff})"
-    R"(\x{200b}-\x{2027}\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{10ffff})";
-constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
-// Outside brackets Oniguruma takes these Latin-1 numbers for word characters too.
-constexpr std::string_view kLatinWord = R"(\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
-constexpr std::string_view kHex = "0-9A-Fa-f";
-// With what Unicode has changed since PCRE2's tables.
-constexpr std::string_view kAlphabetic =
-    R"(\p{Alphabetic}\x{363}-\x{36f}\x{c04}\x{f82}\x{f83}\x{1dd3}-\x{1de6}\x{11080}\x{11081})";
-constexpr std::string_view kAlnum =
-    R"(\p{Alphabetic}\x{363}-\x{36f}\x{c04}\x{f82}\x{f83}\x{1dd3}-\x{1de6}\x{11080}\x{11081}\p{Nd})";
-constexpr std::string_view kLowercase = R"(\p{Lowercase}\x{10fc}\x{a7f2}-\x{a7f4}\x{ab69})";
-constexpr std::string_view kSpacingMark = R"(\p{Mc}\x{1171e})";
-constexpr std::string_view kNonspacingMark = R"((?:(?!\x{1171e})\p{Mn}))";
-constexpr std::string_view kNotNonspacingMark = R"(\P{Mn}\x{1171e})";
-
-using Name = std::pair<std::string_view, std::string_view>;
-// Loosely written names of general categories and of the properties that have several members.
-constexpr Name kProperties[] = {
-    {"letter", "\\p{L}"},
-    {"casedletter", "\\p{L&}"},
-    {"lc", "\\p{L&}"},
-    {"uppercaseletter", "\\p{Lu}"},
-    {"lowercaseletter", "\\p{Ll}"},
-    {"titlecaseletter", "\\p{Lt}"},
-    {"modifierletter", "\\p{Lm}"},
-    {"otherletter", "\\p{Lo}"},
-    {"mark", "\\p{M}"},
-    {"spacingmark", kSpacingMark},
-    {"mc", kSpacingMark},
-    {"enclosingmark", "\\p{Me}"},
-    {"number", "\\p{N}"},
-    {"decimalnumber", "\\p{Nd}"},
-    {"letternumber", "\\p{Nl}"},
-    {"othernumber", "\\p{No}"},
-    {"punctuation", "\\p{P}"},
-    {"connectorpunctuation", "\\p{Pc}"},
-    {"dashpunctuation", "\\p{Pd}"},
-    {"openpunctuation", "\\p{Ps}"},
-    {"closepunctuation", "\\p{Pe}"},
-    {"initialpunctuation", "\\p{Pi}"},
-    {"finalpunctuation", "\\p{Pf}"},
-    {"otherpunctuation", "\\p{Po}"},
-    {"symbol", "\\p{S}"},
-    {"mathsymbol", "\\p{Sm}"},
-    {"currencysymbol", "\\p{Sc}"},
-    {"modifiersymbol", "\\p{Sk}"},
-    {"othersymbol", "\\p{So}"},
-    {"separator", "\\p{Z}"},
-    {"spaceseparator", "\\p{Zs}"},
-    {"lineseparator", "\\p{Zl}"},
-    {"paragraphseparator", "\\p{Zp}"},
-    {"other", "\\p{C}"},
-    {"control", "\\p{Cc}"},
-    {"format", "\\p{Cf}"},
-    {"privateuse", "\\p{Co}"},
-    {"alphabetic", kAlphabetic},
-    {"alpha", kAlphabetic},
-    {"alnum", kAlnum},
-    {"uppercase", "\\p{Uppercase}"},
-    {"upper", "\\p{Uppercase}"},
-    {"lowercase", kLowercase},
-    {"lower", kLowercase},
-    {"digit", "\\p{Nd}"},
-    {"punct", "\\p{P}"},
-    {"cntrl", "\\p{Cc}"},
-    {"blank", "\\p{Zs}\\x{9}"},
-    {"space", kSpace},
-    {"whitespace", kSpace},
-    {"xdigit", kHex},
-    {"any", "\\x{0}-\\x{10ffff}"},
-    {"ascii", "\\x{0}-\\x{7f}"},
-    {"emoji", "\\p{Emoji}"},
-    {"extendedpictographic", "\\p{Extended_Pictographic}"},
-};
-constexpr std::string_view kCategories[] = {"c",  "cc", "cf", "cn", "co", "l",  "ll", "lm", "lo",
-                                            "lt", "lu", "m",  "me", "n",  "nd", "nl", "no", "p",
-                                            "pc", "pd", "pe", "pf", "pi", "po", "ps", "s",  "sc",
-                                            "sk", "sm", "so", "z",  "zl", "zp", "zs"};
-
 bool is_alnum(char c) {
   return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+}
+
+// Characters that Oniguruma, but not PCRE2, takes for several where case does not matter.
+bool folds_to_several(char32_t c) {
+  constexpr char32_t kSingle[] = {0xDF, 0x130, 0x149, 0x1F0, 0x390, 0x3B0, 0x587, 0x1E9E};
+  return std::find(std::begin(kSingle), std::end(kSingle), c) != std::end(kSingle) ||
+         (c >= 0x1E96 && c <= 0x1E9A) || (c >= 0x1F50 && c <= 0x1F56) ||
+         (c >= 0x1F80 && c <= 0x1FFC) || (c >= 0xFB00 && c <= 0xFB17);
+}
+
+// Two characters that it may take for one of those: ss, st, ff, fi, fl, and letters with a mark.
+bool may_fold_to_one(char32_t first, char32_t second) {
+  const auto lower = [](char32_t c) {
+    return c == 0x17F ? U's' : c >= 'A' && c <= 'Z' ? c + 32 : c;
+  };
+  const char32_t a = lower(first), b = lower(second);
+  if (a == 's') return b == 's' || b == 't';
+  if (a == 'f') return b == 'f' || b == 'i' || b == 'l';
+  return a == 0x2BC || b == 0x2BE || (b >= 0x300 && b <= 0x345) || b == 0x399 || b == 0x3B9 ||
+         b == 0x1FBE || (a >= 0x531 && a <= 0x586);
 }
 
 std::string code_point(char32_t c) {
@@ -191,6 +128,7 @@ class Translator {
   }
 
   Atom atom(int depth) {
+    at_before_ = at_;
     switch (peek()) {
       case '(':
         return group(depth);
@@ -211,8 +149,18 @@ class Translator {
       case '?':
         fail("a quantifier with nothing to repeat");
       default:
-        return {literal(next_char()), "", true};
+        return literal_atom(next_char());
     }
+  }
+
+  Atom literal_atom(char32_t c) {
+    if (ignores_case_ && (folds_to_several(c) ||
+                          (literal_end_ == at_before_ && may_fold_to_one(last_literal_, c)))) {
+      fail("a character that stands for several without regard to case");
+    }
+    last_literal_ = c;
+    literal_end_ = at_;
+    return {literal(c), "", true};
   }
 
   struct Interval {
@@ -316,7 +264,14 @@ class Translator {
     }
     if (letters.empty() || done()) fail("the group (?");
     const bool to_end = in_[at_++] == ')';
+    const bool before = ignores_case_;
+    const size_t minus = letters.find('-');
+    if (letters.find('i') < minus) ignores_case_ = true;
+    if (minus != std::string::npos && letters.find('i', minus) != std::string::npos) {
+      ignores_case_ = false;
+    }
     std::string inside = alternatives(depth + 1);
+    ignores_case_ = before;
     if (!to_end && !take(")")) fail("an unmatched (");
     return {"(?" + letters + ":" + inside + ")", ""};
   }
@@ -462,7 +417,7 @@ class Translator {
     if (const std::optional<CharSet> set = escaped_set(c, false)) {
       return {set->pattern(false), "", true};
     }
-    if (const std::optional<char32_t> one = escaped_char(c)) return {literal(*one), "", true};
+    if (const std::optional<char32_t> one = escaped_char(c)) return literal_atom(*one);
     fail(std::string("\\") + c);
   }
 
@@ -499,6 +454,17 @@ class Translator {
     return {members, {}};
   }
 
+  // Between brackets Oniguruma adds the other case of a class's members, PCRE2 only of characters.
+  static void check_closed_under_case(const CharSet& set) {
+    std::string all = set.members;
+    for (const std::string& other : set.others) all += other;
+    for (const char* one_case : {"{Lu}", "{Ll}", "{Lt}", "{Uppercase}", "{Lowercase}"}) {
+      if (all.find(one_case) != std::string::npos) {
+        fail("a class of one case without regard to case");
+      }
+    }
+  }
+
   // One member of a bracket expression, or a range, added to `set`.
   void class_member(CharSet& set, int depth) {
     char32_t first = 0;
@@ -513,9 +479,13 @@ class Translator {
       first = next_char();
     }
     if (sub) {
+      if (ignores_case_) check_closed_under_case(*sub);
       set.members += sub->members;
       set.others.insert(set.others.end(), sub->others.begin(), sub->others.end());
       return;
+    }
+    if (ignores_case_ && folds_to_several(first)) {
+      fail("a character that stands for several without regard to case");
     }
     set.members += literal(first);
     if (peek() != '-' || at_ + 1 >= in_.size() || in_[at_ + 1] == ']') return;
@@ -557,6 +527,10 @@ class Translator {
 
   std::string_view in_;
   size_t at_ = 0;
+  bool ignores_case_ = false;
+  char32_t last_literal_ = 0;
+  size_t literal_end_ = SIZE_MAX;  // where the last literal ended, and the current atom began
+  size_t at_before_ = 0;
   std::vector<Atom> top_;  // of a pattern without alternatives
 };
 

@@ -81,6 +81,19 @@ TEST(Oniguruma, EmptyMatchesDoNotRepeat) {
   EXPECT_EQ(out, (Strings{"+", "-a", "+xx", "-b", "+"}));
 }
 
+// Where case does not matter Oniguruma takes ss for a sharp s, and a class of capitals for all.
+TEST(Oniguruma, RefusesFoldsThatPcreHasNot) {
+  for (const char* pattern : {"(?i)stra\u00DFe", "(?i)ss", "(?i:\uFB01)", "(?i)fi", "(?i)[\u00DF]",
+                              "(?i:St)", "(?i)\u0130", "(?i)[\\p{Lu}]", "(?i)[^[:lower:]x]",
+                              "(?i)j\u030C", "(?i:a|x(?:s)\u017Ft)", "(?i)s\\x{74}"}) {
+    EXPECT_THROW(Pattern::regex(pattern), UntranslatablePattern) << pattern;
+  }
+  for (const char* pattern : {"(?i:'s|'t|'re|'ve|'m|'ll|'d)", "(?i)[a-z]s|t", "(?i)[\\p{L}\\w]",
+                              "(?i)\\p{Lu}", "(?i:s)t", "(?i-i:ss)", "ss[\\p{Lu}\u00DF]"}) {
+    EXPECT_NO_THROW(Pattern::regex(pattern)) << pattern;
+  }
+}
+
 TEST(Oniguruma, RefusesByName) {
   for (const char* pattern : {"(a)\\1",    "\\X",      "\\K",       "(?~a)",       "(?x: a)",
                               "a**",       "a+*",      "*a",        "(a",          "a)",
