@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import re
 import sys
 import tempfile
 
@@ -108,11 +109,11 @@ def by_transformers(kind):
 
 def comparable(kind, text):
     """Known to be different: SentencePiece puts its mark before a user-defined symbol that begins
-    the text, and its unigram models do not know the text of control symbols as the library's do."""
+    the text; its unigram models do not know the text of control symbols as the library's do, and
+    add up 32-bit floats, which in long runs decides ties in another way."""
     if text.startswith(("<tool>", "<r>")):
         return False
-    return not (kind.startswith("unigram") and
-                any(c in text for c in ("<s>", "</s>", "<unk>", "<0x")))
+    return not (kind.startswith("unigram") and re.search(r"<s>|</s>|<unk>|<0x|(.)\1{7}", text))
 
 
 def compare_with_sentencepiece(cli, kind, path, wanted, seed):
@@ -146,7 +147,7 @@ def golden_answers(kind, folder, texts):
     if by_transformers(kind):
         return diff.golden_answers(backend(folder), texts)
     processor = sentencepiece.SentencePieceProcessor(os.path.join(folder, "tokenizer.model"))
-    return [{"text": t, "plain_ids": processor.encode(t)} for t in texts if comparable(kind, t)]
+    return [{"text": t, "plain_ids": processor.encode(t)} for t in texts]
 
 
 def write_goldens():
@@ -158,6 +159,8 @@ def write_goldens():
         rng = random.Random(kind)
         texts = ["", " ", "  a", *rng.sample(diff.SENTENCES, 3),
                  *(diff.random_text(rng) for _ in range(20))]
+        if not by_transformers(kind):
+            texts = [t for t in texts if comparable(kind, t)]
         with open(os.path.join(folder, "cases.json"), "w", encoding="utf-8") as out:
             rows = (json.dumps(a, separators=(",", ":")) for a in golden_answers(kind, folder, texts))
             out.write("[\n" + ",\n".join(rows) + "\n]\n")
