@@ -62,11 +62,12 @@ Bounds slice_bounds(int64_t size, const Value* start, const Value* stop, const V
 }
 
 Value slice_text(const String& s, const Bounds& b) {
-  const size_t first = offset_of_char(s.text, static_cast<size_t>(b.start < 0 ? 0 : b.start));
-  spend_bytes(s.text.size());
+  const auto start = static_cast<size_t>(b.start < 0 ? 0 : b.start);
+  const size_t first = s.ascii() ? start : offset_of_char(s.text, start);
   if (b.count == 0) return Value::string("", s.markup);
   if (b.step == 1) {
     const auto rest = std::string_view(s.text).substr(first);
+    spend_bytes(s.ascii() ? static_cast<size_t>(b.count) : rest.size());
     return Value::string(
         std::string(rest.substr(0, s.ascii() ? static_cast<size_t>(b.count)
                                              : offset_of_char(rest, static_cast<size_t>(b.count)))),
@@ -370,7 +371,6 @@ bool contains(const Value& container, const Value& item) {
         throw Failure(std::string("'in <string>' requires string as left operand, not ") +
                       type_name(item));
       }
-      spend_bytes(container.text().size() / 8);
       return find_text(container.text(), item.text()) != std::string::npos;
     case Type::kDict:
       check_hashable(item);

@@ -5,9 +5,9 @@
 namespace llorch::tmpl {
 namespace {
 
-constexpr uint64_t kSteps = 1'000'000;
+constexpr uint64_t kSteps = 600'000;
 constexpr uint64_t kBytes = uint64_t{64} << 20;
-constexpr uint64_t kStepsPerInputByte = 1;
+constexpr uint64_t kStepsPerInputByte = 2;
 constexpr uint64_t kBytesPerInputByte = 16;
 
 thread_local Budget* current = nullptr;
@@ -39,6 +39,12 @@ void spend_bytes(uint64_t n) {
     throw Failure("the template makes too much text");
   }
   current->bytes_left_ -= n;
+}
+
+// About as long as a step takes, measured.
+void spend_scan(uint64_t n) {
+  constexpr uint64_t kBytesPerStep = 16;
+  if (n >= kBytesPerStep) spend_steps(n / kBytesPerStep);
 }
 
 void check_fits(uint64_t n) {

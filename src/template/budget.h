@@ -28,6 +28,7 @@ class Budget {
 // Each throws Failure once the budget is used up.
 void spend_steps(uint64_t n);  // n evaluations, comparisons, elements visited
 void spend_bytes(uint64_t n);  // n bytes copied or made
+void spend_scan(uint64_t n);   // n bytes read one by one
 void check_fits(uint64_t n);   // would spend_bytes(n) pass? To be asked before an allocation.
 
 }  // namespace llorch::tmpl

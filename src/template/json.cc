@@ -199,7 +199,8 @@ class Writer {
   }
 
   void write_text(std::string_view text) {
-    spend_bytes(text.size());
+    spend_scan(text.size());
+    check_fits(out.size() + text.size());
     out += '"';
     for (size_t at = 0; at < text.size();) {
       const auto c = static_cast<unsigned char>(text[at]);

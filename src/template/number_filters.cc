@@ -12,6 +12,7 @@ namespace llorch::tmpl {
 
 // With base 0 by prefix, as a literal is written; single underscores between digits.
 Value parse_integer(std::string_view text, int64_t base) {
+  spend_scan(text.size());
   text = strip_right(strip_left(text));
   const bool minus = !text.empty() && text[0] == '-';
   if (!text.empty() && (text[0] == '-' || text[0] == '+')) text.remove_prefix(1);
@@ -66,6 +67,7 @@ Value parse_integer(std::string_view text, int64_t base) {
 }
 
 std::optional<double> parse_float(std::string_view text) {
+  spend_scan(text.size());
   text = strip_right(strip_left(text));
   std::string plain;
   for (size_t at = 0; at < text.size(); at += char_bytes(text, at)) {

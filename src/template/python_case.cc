@@ -5,6 +5,7 @@
 
 #include <utf8proc.h>
 
+#include "template/budget.h"
 #include "template/case_table.h"
 #include "template/python_text.h"
 
@@ -151,6 +152,7 @@ void append_lower(std::string& out, std::string_view text, size_t at) {
 
 template <class Append>
 std::string map_chars(std::string_view text, Append append) {
+  spend_scan(text.size() * 2);
   std::string out;
   out.reserve(text.size());
   for (size_t at = 0; at < text.size(); at += char_bytes(text, at)) append(out, at);
@@ -220,6 +222,7 @@ bool is_word(char32_t c) { return c == '_' || is_alnum(c); }
 
 bool is_identifier(std::string_view text) {
   if (text.empty()) return false;
+  spend_scan(text.size());
   for (size_t at = 0; at < text.size(); at += char_bytes(text, at)) {
     const char32_t c = char_at(text, at);
     const auto k = category(c);

@@ -63,10 +63,12 @@ void append_char(std::string& out, char32_t c) {
 size_t offset_of_char(std::string_view text, size_t index) {
   size_t at = 0;
   for (; index > 0 && at < text.size(); --index) at += char_bytes(text, at);
+  spend_scan(at);
   return at;
 }
 
 std::vector<std::string_view> chars_of(std::string_view text) {
+  spend_scan(text.size());
   std::vector<std::string_view> chars;
   for (size_t at = 0; at < text.size();) {
     const size_t n = char_bytes(text, at);
@@ -101,16 +103,18 @@ bool is_valid_text(std::string_view text) {
 namespace {
 
 template <class Strip>
-std::string_view strip_while(std::string_view text, Strip from_left, bool left) {
+std::string_view strip_while(std::string_view text, Strip goes, bool left) {
+  const size_t before = text.size();
   while (!text.empty()) {
     const size_t at = left ? 0 : char_before(text, text.size());
-    if (!from_left(char_at(text, at))) break;
+    if (!goes(char_at(text, at))) break;
     if (left) {
       text.remove_prefix(char_bytes(text, 0));
     } else {
       text = text.substr(0, at);
     }
   }
+  spend_scan(before - text.size());
   return text;
 }
 
@@ -133,6 +137,7 @@ bool is_line_end(char32_t c) {
 
 std::vector<std::string_view> split_spaces(std::string_view text, int64_t limit) {
   std::vector<std::string_view> parts;
+  spend_scan(text.size());
   text = strip_left(text);
   while (!text.empty()) {
     if (limit >= 0 && static_cast<int64_t>(parts.size()) == limit) {
@@ -149,6 +154,7 @@ std::vector<std::string_view> split_spaces(std::string_view text, int64_t limit)
 
 std::vector<std::string_view> split_spaces_right(std::string_view text, int64_t limit) {
   std::vector<std::string_view> parts;
+  spend_scan(text.size());
   text = strip_right(text);
   while (!text.empty()) {
     if (limit >= 0 && static_cast<int64_t>(parts.size()) == limit) {
@@ -179,6 +185,7 @@ std::string_view strip_right(std::string_view text, std::optional<std::string_vi
 }
 
 std::vector<std::string_view> split_lines(std::string_view text, bool keep_ends) {
+  spend_scan(text.size());
   std::vector<std::string_view> lines;
   size_t begin = 0;
   for (size_t at = 0; at < text.size();) {
@@ -218,8 +225,7 @@ std::vector<std::string_view> split_right(std::string_view text,
   if (separator->empty()) throw Failure("empty separator");
   std::vector<std::string_view> parts;
   while (limit < 0 || static_cast<int64_t>(parts.size()) < limit) {
-    spend_bytes(separator->size() > 16 ? text.size() : 0);
-    const size_t at = text.rfind(*separator);
+    const size_t at = find_last(text, *separator);
     if (at == text.npos) break;
     parts.push_back(text.substr(at + separator->size()));
     text = text.substr(0, at);
@@ -229,11 +235,10 @@ std::vector<std::string_view> split_right(std::string_view text,
   return parts;
 }
 
-size_t find_text(std::string_view text, std::string_view what, size_t from) {
-  constexpr size_t kShort = 16;
-  if (what.size() <= kShort) return text.find(what, from);
-  if (from > text.size() || what.size() > text.size() - from) return text.npos;
-  // Knuth, Morris and Pratt, for only the length of `what` bounds what the plain search repeats.
+namespace {
+
+// Knuth, Morris and Pratt: only the length of `what` bounds what the plain search repeats.
+size_t find_long(std::string_view text, std::string_view what, size_t from) {
   std::vector<uint32_t> fall(what.size(), 0);
   for (size_t i = 1, k = 0; i < what.size(); ++i) {
     while (k > 0 && what[i] != what[k]) k = fall[k - 1];
@@ -246,6 +251,27 @@ size_t find_text(std::string_view text, std::string_view what, size_t from) {
     if (k == what.size()) return i + 1 - k;
   }
   return text.npos;
+}
+
+}  // namespace
+
+size_t find_text(std::string_view text, std::string_view what, size_t from) {
+  constexpr size_t kShort = 16;
+  if (from > text.size() || what.size() > text.size() - from) return text.npos;
+  const bool is_short = what.size() <= kShort;
+  const size_t at = is_short ? text.find(what, from) : find_long(text, what, from);
+  const size_t scanned = (at == text.npos ? text.size() : at) - from;
+  spend_scan(is_short ? scanned : scanned + what.size());
+  spend_steps(1);
+  return at;
+}
+
+size_t find_last(std::string_view text, std::string_view what) {
+  if (what.size() > text.size()) return text.npos;
+  // The plain search compares up to all of `what` at each place.
+  spend_scan(text.size() / 4);
+  spend_steps(text.size() * what.size() / 4096);
+  return text.rfind(what);
 }
 
 std::string replace(std::string_view text, std::string_view from, std::string_view to,
@@ -279,6 +305,7 @@ std::string replace(std::string_view text, std::string_view from, std::string_vi
 }
 
 std::string quoted(std::string_view text) {
+  spend_scan(text.size());
   const bool double_quotes = text.find('\'') != text.npos && text.find('"') == text.npos;
   const char quote = double_quotes ? '"' : '\'';
   std::string out(1, quote);
@@ -307,6 +334,7 @@ std::string quoted(std::string_view text) {
 }
 
 std::string html_escaped(std::string_view text) {
+  spend_scan(text.size());
   std::string out;
   for (const char c : text) {
     switch (c) {

@@ -58,6 +58,7 @@ std::vector<std::string_view> split_right(std::string_view text,
                                           std::optional<std::string_view> separator, int64_t limit);
 // As string_view::find, in linear time whatever the text.
 size_t find_text(std::string_view text, std::string_view what, size_t from = 0);
+size_t find_last(std::string_view text, std::string_view what);
 std::string replace(std::string_view text, std::string_view from, std::string_view to,
                     int64_t limit);
 

@@ -10,7 +10,6 @@ namespace llorch::tmpl {
 namespace {
 
 Value like(const Value& self, std::string text) {
-  spend_bytes(text.size());
   return Value::string(std::move(text), self.as_string().markup);
 }
 
@@ -39,7 +38,6 @@ Value list_of(const Value& self, const std::vector<std::string_view>& parts) {
 template <std::string (*Map)(std::string_view)>
 Value mapped(Env&, const Value& self, const Args& args) {
   const Params p("method", args, {});
-  spend_bytes(self.text().size() * 4);  // slower than copying
   return like(self, Map(self.text()));
 }
 
@@ -47,7 +45,7 @@ template <bool (*Is)(char32_t), bool IfEmpty>
 Value all_chars(Env&, const Value& self, const Args& args) {
   const Params p("method", args, {});
   const std::string& text = self.text();
-  spend_bytes(text.size());
+  spend_scan(text.size());
   for (size_t at = 0; at < text.size(); at += char_bytes(text, at)) {
     if (!Is(char_at(text, at))) return Value::boolean(false);
   }
@@ -61,7 +59,7 @@ template <bool (*Is)(char32_t), bool (*IsOther)(char32_t)>
 Value all_cased(Env&, const Value& self, const Args& args) {
   const Params p("method", args, {});
   const std::string& text = self.text();
-  spend_bytes(text.size());
+  spend_scan(text.size());
   bool found = false;
   for (size_t at = 0; at < text.size(); at += char_bytes(text, at)) {
     const char32_t c = char_at(text, at);
@@ -74,7 +72,7 @@ Value all_cased(Env&, const Value& self, const Args& args) {
 Value istitle(Env&, const Value& self, const Args& args) {
   const Params p("istitle", args, {});
   const std::string& text = self.text();
-  spend_bytes(text.size());
+  spend_scan(text.size());
   bool found = false, within = false;
   for (size_t at = 0; at < text.size(); at += char_bytes(text, at)) {
     const char32_t c = char_at(text, at);
@@ -114,19 +112,16 @@ Value rstrip(Env&, const Value& self, const Args& args) {
 
 Value split_method(Env&, const Value& self, const Args& args) {
   const Params p("split", args, {"sep", "maxsplit"});
-  spend_bytes(self.text().size());
   return list_of(self, split(self.text(), optional_text(p, 0), p.integer(1, -1)));
 }
 
 Value rsplit(Env&, const Value& self, const Args& args) {
   const Params p("rsplit", args, {"sep", "maxsplit"});
-  spend_bytes(self.text().size());
   return list_of(self, split_right(self.text(), optional_text(p, 0), p.integer(1, -1)));
 }
 
 Value splitlines(Env&, const Value& self, const Args& args) {
   const Params p("splitlines", args, {"keepends"});
-  spend_bytes(self.text().size());
   return list_of(self, split_lines(self.text(), p.boolean(0, false)));
 }
 
@@ -154,11 +149,9 @@ Value find_method_of(Env&, const Value& self, const Args& args) {
   const auto range = part(self, p, 1);
   size_t at = std::string::npos;
   const std::string_view text = self.text();
-  spend_bytes(text.size() / 8);
   if (range) {
     const auto piece = text.substr(range->first, range->second - range->first);
-    if (Right) spend_bytes(what.size() > 16 ? piece.size() * 8 : 0);
-    at = Right ? piece.rfind(what) : find_text(piece, what);
+    at = Right ? find_last(piece, what) : find_text(piece, what);
     if (at != piece.npos) at += range->first;
   }
   if (at == std::string::npos) {
@@ -176,12 +169,10 @@ Value count(Env&, const Value& self, const Args& args) {
   if (!range) return Value::integer(0);
   const auto piece =
       std::string_view(self.text()).substr(range->first, range->second - range->first);
-  spend_bytes(piece.size());
   if (what.empty()) return Value::integer(static_cast<int64_t>(count_chars(piece)) + 1);
   int64_t n = 0;
   for (size_t at = find_text(piece, what); at != piece.npos;
        at = find_text(piece, what, at + what.size())) {
-    if (what.size() > 16) spend_bytes(what.size());
     ++n;
   }
   return Value::integer(n);
@@ -199,6 +190,7 @@ Value starts_or_ends(Env&, const Value& self, const Args& args) {
     if (!range) return false;
     const auto piece =
         std::string_view(self.text()).substr(range->first, range->second - range->first);
+    spend_scan(std::min(piece.size(), v.text().size()) / 16);
     return End ? piece.ends_with(v.text()) : piece.starts_with(v.text());
   };
   if (!p[0].is(Type::kTuple)) return Value::boolean(matches(p[0]));
@@ -209,7 +201,6 @@ Value starts_or_ends(Env&, const Value& self, const Args& args) {
 Value replace_method(Env&, const Value& self, const Args& args) {
   const Params p("replace", args, {"/old", "/new", "/count"}, 2);
   const int64_t limit = p.integer(2, -1);
-  spend_bytes(self.text().size());
   return like(self, replace(self.text(), argument(self, p, 0), argument(self, p, 1), limit));
 }
 
@@ -273,8 +264,7 @@ Value partition(Env&, const Value& self, const Args& args) {
   const std::string& separator = p.string(0);
   if (separator.empty()) throw Failure("empty separator");
   const std::string& text = self.text();
-  spend_bytes(text.size() * (separator.size() > 16 ? 8 : 1));
-  const size_t at = Right ? text.rfind(separator) : find_text(text, separator);
+  const size_t at = Right ? find_last(text, separator) : find_text(text, separator);
   const bool markup = self.as_string().markup;
   const auto make = [markup](std::string t) { return Value::string(std::move(t), markup); };
   if (at == text.npos) {
@@ -303,6 +293,7 @@ Value expandtabs(Env&, const Value& self, const Args& args) {
   std::string out;
   int64_t column = 0;
   const std::string& text = self.text();
+  spend_scan(text.size());
   for (size_t at = 0; at < text.size();) {
     const size_t n = char_bytes(text, at);
     if (text[at] == '\t') {

@@ -14,7 +14,6 @@ bool is_markup(const Value& v) { return v.is_string() && v.as_string().markup; }
 Value soft(const Value& v) { return v.is_string() ? v : Value::string(to_text(v)); }
 
 Value like(const Value& source, std::string text) {
-  spend_bytes(text.size());
   return Value::string(std::move(text), is_markup(source));
 }
 
@@ -22,12 +21,12 @@ template <std::string (*Map)(std::string_view)>
 Value mapped(Env&, const Value& v, const Args& args) {
   const Params p("filter", args, {});
   const Value s = soft(v);
-  spend_bytes(s.text().size() * 4);
   return like(s, Map(s.text()));
 }
 
 // Words begin after a space, a hyphen or an opening bracket.
 std::string title_words(std::string_view text) {
+  spend_scan(text.size());
   const auto separates = [](char32_t c) {
     return c == '-' || is_space(c) || c == '(' || c == '{' || c == '[' || c == '<';
   };
@@ -164,6 +163,7 @@ Value wordcount(Env&, const Value& v, const Args& args) {
   const Params p("wordcount", args, {});
   const std::string text = to_text(v);
   spend_bytes(text.size());
+  spend_scan(text.size());
   int64_t words = 0;
   bool within = false;
   for (size_t at = 0; at < text.size(); at += char_bytes(text, at)) {
@@ -217,6 +217,7 @@ Value tojson(Env&, const Value& v, const Args& args) {
 void append_quoted(std::string& out, const Value& v, bool query) {
   const std::string text = to_text(v);
   spend_bytes(text.size() * 3);
+  spend_scan(text.size());
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
     if (byte < 0x80 &&

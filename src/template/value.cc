@@ -264,6 +264,7 @@ Value Value::string(std::string text, bool markup) {
     }
     return made;
   }();
+  spend_bytes(text.size());
   Value v(Type::kString);
   if (text.size() == 1 && !markup && static_cast<unsigned char>(text[0]) < 128) {
     v.object_ = single[static_cast<unsigned char>(text[0])];
@@ -451,7 +452,7 @@ bool equal(const Value& a, const Value& b) {
     case Type::kUndefined:
       return true;
     case Type::kString:
-      spend_bytes(std::min(a.text().size(), b.text().size()));
+      spend_scan(std::min(a.text().size(), b.text().size()) / 16);
       return a.text() == b.text();
     case Type::kList:
     case Type::kTuple:
@@ -478,7 +479,7 @@ bool less(const Value& a, const Value& b, bool or_equal) {
   if (a.type() != b.type()) not_ordered(a, b, or_equal);
   if (a.is_string()) {
     // Bytes of UTF-8 order as code points do.
-    spend_bytes(std::min(a.text().size(), b.text().size()));
+    spend_scan(std::min(a.text().size(), b.text().size()) / 16);
     const int order = a.text().compare(b.text());
     return or_equal ? order <= 0 : order < 0;
   }
@@ -555,6 +556,7 @@ std::string to_text(const Value& v) {
       return std::to_string(v.as_int());
     case Type::kBigInt:
     case Type::kString:
+      spend_bytes(v.text().size());
       return v.text();
     case Type::kFloat:
       return float_repr(v.as_float());

@@ -65,8 +65,8 @@ class Value {
   static Value boolean(bool b);
   static Value integer(int64_t i);
   static Value number(double d);
-  static Value string(std::string text, bool markup = false);
-  static Value big_integer(std::string digits);  // with sign
+  static Value string(std::string text, bool markup = false);  // spends its bytes
+  static Value big_integer(std::string digits);                // with sign
   static Value list(std::vector<Value> items);
   static Value tuple(std::vector<Value> items);
   static Value dict(std::shared_ptr<Dict> d);
