@@ -1,5 +1,7 @@
 #include "template/budget.h"
 
+#include <algorithm>
+
 #include "template/value.h"
 
 namespace llorch::tmpl {
@@ -7,7 +9,9 @@ namespace {
 
 constexpr uint64_t kSteps = 600'000;
 constexpr uint64_t kBytes = uint64_t{64} << 20;
-constexpr uint64_t kStepsPerInputByte = 2;
+// Some published templates visit a message character by character.
+constexpr uint64_t kStepsPerInputByte = 24;
+constexpr uint64_t kMostSteps = 64'000'000;  // seconds
 constexpr uint64_t kBytesPerInputByte = 16;
 
 thread_local Budget* current = nullptr;
@@ -15,7 +19,7 @@ thread_local Budget* current = nullptr;
 }  // namespace
 
 Budget::Budget(size_t input_bytes)
-    : steps_left_(kSteps + kStepsPerInputByte * input_bytes),
+    : steps_left_(kSteps + std::min(kStepsPerInputByte * input_bytes, kMostSteps)),
       bytes_left_(kBytes + kBytesPerInputByte * input_bytes),
       outer_(current) {
   current = this;

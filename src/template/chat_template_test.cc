@@ -86,6 +86,21 @@ TEST(ChatTemplate, EndsWhatDoesNotEnd) {
   }
 }
 
+TEST(ChatTemplate, RendersALongConversation) {
+  const ChatTemplate chat = ChatTemplate::parse(
+      "{% for m in messages %}{% for c in m.text %}{% if c == 'b' and m.text is string %}{{ c | "
+      "trim }}"
+      "{% endif %}{% endfor %}{{ m.text | trim | upper | tojson }}{% endfor %}",
+      "t");
+  const std::string text(100'000, 'a');
+  std::string messages, expected;
+  for (int i = 0; i < 10; ++i) {
+    messages += (i > 0 ? ", {\"text\": \"" : "{\"text\": \"") + text + "\"}";
+    expected += "\"" + std::string(text.size(), 'A') + "\"";
+  }
+  EXPECT_EQ(chat.render("{\"messages\": [" + messages + "]}"), expected);
+}
+
 TEST(ChatTemplate, RefusesDeepNesting) {
   std::string source, close;
   for (int i = 0; i < 100000; ++i) source += "(";
