@@ -125,6 +125,9 @@ FormatSpec parse_spec(std::string_view text) {
   }
   if (at < text.size()) s.type = text[at++];
   if (at < text.size()) throw Failure("Invalid format specifier");
+  if (s.type == 'n' && s.grouping != 0) {
+    throw Failure(std::string("Cannot specify '") + s.grouping + "' with 'n'.");
+  }
   return s;
 }
 

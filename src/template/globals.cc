@@ -13,7 +13,8 @@ namespace {
 Value range(Env&, const Args& args) {
   const Params p("range", args, {"/start", "/stop", "/step"}, 1);
   for (size_t i = 0; i < 3; ++i) {
-    if (p.has(i) && p[i].is(Type::kBigInt)) throw Failure("Range too big.");
+    if (p.has(i) && p[i].is(Type::kBigInt))
+      throw Failure("Range too big: it needs more than 64 bits");
   }
   const int64_t first = p.integer(0, 0);
   const int64_t start = p.has(1) ? first : 0, stop = p.has(1) ? p.integer(1, 0) : first;
