@@ -70,9 +70,10 @@ std::string float_digits(double d, char type, int64_t precision, bool alternate)
 }
 
 std::string digits_in(uint64_t n, unsigned base, bool upper) {
+  const char* const digits = upper ? "0123456789ABCDEF" : "0123456789abcdef";
   std::string out;
   do {
-    out += (upper ? "0123456789ABCDEF" : "0123456789abcdef")[n % base];
+    out += digits[n % base];
     n /= base;
   } while (n != 0);
   std::reverse(out.begin(), out.end());
