@@ -202,7 +202,9 @@ Connection::Task<Api::Outcome> Connection::handle(const Incoming& in) {
   std::optional<Api::Outcome> outcome;  // this thread's; the server's stop() waits for the work
   writing_ = true;
   asio::post(shared_->heavy, [&, self = shared_from_this()] {
-    asio::post(home_->context, [&outcome, self, made = work()]() mutable {
+    Api::Outcome made =
+        shared_->stopping ? refuse(Refusal::kUnavailable, "the worker is shutting down") : work();
+    asio::post(home_->context, [&outcome, self, made = std::move(made)]() mutable {
       outcome = std::move(made);
       self->signal_.cancel();
     });

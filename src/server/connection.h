@@ -40,6 +40,7 @@ struct Shared {
   // Handles what is_heavy(), so that parsing, templating and tokenising keep no I/O thread from the
   // others. Two threads: a chat goes past one long text.
   boost::asio::thread_pool heavy{2};
+  std::atomic<bool> stopping{false};  // what has not begun is refused
 };
 
 // Lives on one I/O thread; every member is called there.

@@ -143,9 +143,11 @@ struct Server::Impl {
       for_each_connection([](Connection& c) { c.abort(); });
       all_closed = wait_closed(1s);
     }
-    // What waits for it is dropped; what runs is waited for, since it looks at model and engine.
-    shared->heavy.stop();
+    // What waits for its turn is refused; what runs is waited for, since it looks at model and
+    // engine. Either way its connection is told, and can end.
+    shared->stopping = true;
     shared->heavy.join();
+    if (!all_closed) all_closed = wait_closed(1s);
     work.clear();
     if (!all_closed) {
       for (const auto& thread : threads) thread->context.stop();
