@@ -352,6 +352,7 @@ EngineSnapshot Engine::snapshot() const {
 
 uint64_t Engine::kv_bytes() const { return kv_pool_bytes(impl_->kv_spec, impl_->block_counts); }
 int Engine::context() const { return impl_->options.context; }
+int32_t Engine::vocab() const { return impl_->vocab; }
 void Engine::start_drain() { impl_->intake.close(); }
 bool Engine::wait_drained(std::chrono::steady_clock::time_point deadline) {
   return impl_->intake.wait_drained(deadline);

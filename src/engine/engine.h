@@ -80,6 +80,7 @@ class Engine {
   EngineSnapshot snapshot() const;  // any thread, lock-free
   uint64_t kv_bytes() const;        // of the whole pool
   int context() const;              // tokens
+  int32_t vocab() const;            // ids of a prompt are below it
 
   // New requests are refused from now on. Any thread.
   void start_drain();

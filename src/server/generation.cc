@@ -10,6 +10,7 @@
 #include "base/config.h"
 #include "base/error.h"
 #include "server/execute_request.h"
+#include "server/json_text.h"
 #include "server/openai_request.h"
 #include "server/openai_writer.h"
 #include "server/sse.h"
@@ -94,6 +95,17 @@ Ids completion_prompt(const Service& service, const OpenAiRequest& wanted) {
   return ids ? *ids : service.tokenizer->encode(std::get<std::string>(wanted.prompt));
 }
 
+// None if all are ids of the model, which may have fewer or more than its tokenizer.
+std::optional<OpenAiError> check_ids(const Ids& prompt, int32_t vocab) {
+  const auto bad =
+      std::find_if(prompt.begin(), prompt.end(), [vocab](int32_t id) { return id >= vocab; });
+  if (bad == prompt.end()) return std::nullopt;
+  return OpenAiError{.message = "Invalid 'prompt': there is no token " + std::to_string(*bad) +
+                                "; the vocabulary has " + std::to_string(vocab) + ".",
+                     .param = "prompt",
+                     .code = "invalid_value"};
+}
+
 // None if a prompt of that many tokens has room for what is wanted.
 std::optional<OpenAiError> check_room(size_t prompt_tokens, const OpenAiRequest& wanted, bool chat,
                                       int context) {
@@ -155,6 +167,9 @@ std::variant<Generation, Reply> openai_generation(const Service& service,
   }
   if (auto* reply = std::get_if<Reply>(&made)) return std::move(*reply);
   Ids& prompt = std::get<Ids>(made);
+  if (!chat) {
+    if (const auto error = check_ids(prompt, service.engine->vocab())) return refuse(*error);
+  }
   const int context = service.engine->context();
   if (const auto error = check_room(prompt.size(), wanted, chat, context)) return refuse(*error);
 
@@ -184,11 +199,11 @@ std::variant<Generation, Reply> openai_generation(const Service& service,
 
 Reply no_such_model(const std::string& name) {
   constexpr size_t kMaxShown = 200;
-  return refuse(
-      OpenAiError{.status = 404,
-                  .message = "The model `" + name.substr(0, kMaxShown) + "` does not exist here.",
-                  .param = "model",
-                  .code = "model_not_found"});
+  return refuse(OpenAiError{
+      .status = 404,
+      .message = "The model `" + std::string(beginning(name, kMaxShown)) + "` does not exist here.",
+      .param = "model",
+      .code = "model_not_found"});
 }
 
 }  // namespace llorch

@@ -100,6 +100,12 @@ bool is_utf8(std::string_view text) {
   return true;
 }
 
+std::string_view beginning(std::string_view text, size_t most) {
+  if (text.size() <= most) return text;
+  while (most > 0 && (text[most] & 0xC0) == 0x80) --most;
+  return text.substr(0, most);
+}
+
 std::string json_number(float value) {
   if (std::isnan(value)) return "0";
   constexpr float kMax = std::numeric_limits<float>::max();

@@ -21,12 +21,13 @@ OpenAiError unsupported(const std::string& param, const std::string& what) {
 }
 
 std::string shown(const std::string& text) {
-  return "'" + (text.size() <= kMaxShown ? text : text.substr(0, kMaxShown) + "...") + "'";
+  const std::string_view begin = beginning(text, kMaxShown);
+  return "'" + std::string(begin) + (begin.size() < text.size() ? "..." : "") + "'";
 }
 
 OpenAiError unknown_parameter(const std::string& where, const std::string& key) {
-  return invalid(where + key.substr(0, kMaxShown), "Unknown parameter: " + shown(where + key) + ".",
-                 "unknown_parameter");
+  return invalid(where + std::string(beginning(key, kMaxShown)),
+                 "Unknown parameter: " + shown(where + key) + ".", "unknown_parameter");
 }
 
 // A field that is not there yet, and the values of it that change nothing (beside null).
@@ -139,8 +140,10 @@ class OpenAiFields {
     std::vector<std::string> all;
     if (value->is_string()) {
       all.push_back(value->get<std::string>());
-    } else {
+    } else if (value->is_array()) {
       all = fields_.strings("stop");
+    } else {
+      fields_.wrong("stop", "must be a string or an array of strings");
     }
     if (all.size() > kMaxStop) {
       throw invalid("stop",
@@ -263,11 +266,9 @@ void check_role(const std::string& role, const std::string& field) {
                 "invalid_value");
 }
 
-// What clients send back of an earlier answer with nothing in it.
-bool says_nothing(const std::string& key, const Json& value) {
-  if (value.is_null()) return key != "role" && key != "content";
-  return (key == "tool_calls" || key == "annotations") && value.is_array() && value.empty();
-}
+// Not there yet, unless null or empty: so clients send back what an earlier answer had not.
+constexpr std::string_view kNotInMessages[] = {"refusal",       "audio",        "tool_calls",
+                                               "function_call", "tool_call_id", "annotations"};
 
 // The message as the template gets it: its members in their order, but for those that say nothing.
 Json message(const Json& given, const std::string& where) {
@@ -275,19 +276,25 @@ Json message(const Json& given, const std::string& where) {
   const Fields fields(given, Fields::Nulls::kAreAbsent, where + ".");
   const std::string role = fields.required_string("role");
   check_role(role, fields.path("role"));
+  // Before the content, which is null where there are tool calls.
+  for (const std::string_view name : kNotInMessages) {
+    const Json* value = fields.find(name.data());
+    if (value && !value->empty()) {
+      throw unsupported(fields.path(name.data()), "is not supported yet");
+    }
+  }
   fields.required("content");
   Json result = Json::object();
   for (const auto& [key, value] : given.items()) {
-    if (says_nothing(key, value)) continue;
+    if (value.is_null() || std::find(std::begin(kNotInMessages), std::end(kNotInMessages), key) !=
+                               std::end(kNotInMessages)) {
+      continue;
+    }
     if (key == "content") {
       result[key] = content_text(value, fields.path("content"));
     } else if (key == "role" || key == "name" || key == "reasoning_content") {
       result[key] = fields.string(key.c_str(), "");
     } else {
-      for (const char* later :
-           {"refusal", "audio", "tool_calls", "function_call", "tool_call_id", "annotations"}) {
-        if (key == later) throw unsupported(where + "." + key, "is not supported yet");
-      }
       throw unknown_parameter(where + ".", key);
     }
   }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "server/json_fields.h"
+#include "server/json_text.h"
 
 namespace llorch {
 namespace {
@@ -120,6 +121,11 @@ TEST(OpenAiRequest, CutsWhatItRepeatsOfAClient) {
   EXPECT_LT(std::get<OpenAiError>(parsed).message.size(), 300U);
   const auto role = parse_chat(chat(R"([{"role":")" + key + R"(","content":"x"}])"));
   EXPECT_LT(std::get<OpenAiError>(role).message.size(), 300U);
+  std::string wide = "k";
+  for (int i = 0; i < 200; ++i) wide += "\xC3\xA9";
+  const auto cut = parse_completion(completion(",\"" + wide + "\":1"));
+  EXPECT_TRUE(is_utf8(std::get<OpenAiError>(cut).message));
+  EXPECT_TRUE(is_utf8(*std::get<OpenAiError>(cut).param));
 }
 
 TEST(OpenAiRequest, BoundsWhatABodyCanHold) {

@@ -214,7 +214,8 @@ def test_elements_are_named(worker):
     refused(ask(worker, completion(stream=True, stream_options={"x": 1})), 400,
             "unknown_parameter", "stream_options.x")
     refused(ask(worker, completion(echo=True, logprobs=1)), 400, "unsupported_parameter", "echo")
-    refused(ask(worker, completion(prompt=[1, 1 << 20])), 400, None)
+    message = refused(ask(worker, completion(prompt=[1, 1 << 20])), 400, "invalid_value", "prompt")
+    assert str(1 << 20) in message
 
 
 def test_beyond_the_context(worker):

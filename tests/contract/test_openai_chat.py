@@ -187,6 +187,8 @@ def test_what_changes_no_answer_is_taken(worker):
     ([{"role": "user", "content": "x", "mood": "good"}], "unknown_parameter", "messages[0].mood"),
     (MESSAGES + [{"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}],
      "unsupported_parameter", "messages[1].tool_calls"),
+    (MESSAGES + [{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}],
+     "unsupported_parameter", "messages[1].tool_calls"),
     ([{"role": "developer", "content": "x"}], "chat_template_error", "messages"),
 ])
 def test_messages_that_are_refused(worker, messages, code, param):
