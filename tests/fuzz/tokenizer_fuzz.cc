@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "encode_in_range.h"
 #include "tokenizer/stream_decoder.h"
 #include "tokenizer/testing.h"
 #include "tokenizer/tokenizer.h"
@@ -14,15 +15,10 @@
 
 namespace {
 
+using llorch::encode_in_range;
 using llorch::StreamDecoder;
 using llorch::Tokenizer;
 using Ids = std::vector<int32_t>;
-
-Ids encode_in_range(const Tokenizer& tokenizer, std::string_view text, bool specials) {
-  Ids ids = tokenizer.encode(text, {.add_special_tokens = specials, .parse_special = specials});
-  for (const int32_t id : ids) CHECK(id >= 0 && id < tokenizer.vocab_size());
-  return ids;
-}
 
 void read_file(std::string_view json) {
   try {
