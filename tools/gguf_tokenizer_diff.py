@@ -9,10 +9,8 @@
 
 Needs the packages of tools/requirements.txt.
 """
-import argparse
 import json
 import os
-import random
 import sys
 import tempfile
 
@@ -52,8 +50,7 @@ def byte_level_kind(make, pre, **more):
 
 def trained(options):
     with tempfile.TemporaryDirectory() as folder:
-        sentencepiece_diff.KINDS["gguf"] = (options, "llama", None)
-        path = sentencepiece_diff.make_folder(folder, "gguf", size=800)
+        path = sentencepiece_diff.train(folder, options, size=800)
         return sentencepiece.SentencePieceProcessor(model_file=path)
 
 
@@ -148,59 +145,27 @@ def golden_files(kind):
     return [os.path.join(GOLDENS, kind + end) for end in (".tokenizer.json", ".gguf.json", ".cases.json")]
 
 
-def write_goldens():
+def write_goldens(kinds):
     os.makedirs(GOLDENS, exist_ok=True)
-    for kind, make in KINDS.items():
-        tokenizer, vocabulary = make()
+    for kind in kinds or KINDS:
+        tokenizer, vocabulary = KINDS[kind]()
         tokenizer_file, vocabulary_file, cases_file = golden_files(kind)
-        rng = random.Random(kind)
-        texts = ["", " ", "  a", *rng.sample(diff.SENTENCES, 3),
-                 *(diff.random_text(rng) for _ in range(20))]
         write_vocabulary(tokenizer_file, json.loads(tokenizer.to_str()))
         write_vocabulary(vocabulary_file, vocabulary)
-        with open(cases_file, "w", encoding="utf-8") as out:
-            rows = (json.dumps(a, separators=(",", ":"))
-                    for a in diff.golden_answers(tokenizer, texts))
-            out.write("[\n" + ",\n".join(rows) + "\n]\n")
+        diff.write_cases(cases_file, diff.golden_answers(tokenizer, diff.golden_texts(kind)))
 
 
 def check_goldens():
-    wrong = 0
-    for kind in KINDS:
-        tokenizer_file, _, cases_file = golden_files(kind)
-        with open(cases_file, encoding="utf-8") as stored:
-            want = json.load(stored)
-        tokenizer = Tokenizer.from_file(tokenizer_file)
-        if diff.golden_answers(tokenizer, [c["text"] for c in want]) != want:
-            print(f"{cases_file}: not what the library answers now")
-            wrong += 1
-    return wrong
+    return sum(diff.is_stale(cases, lambda texts: diff.golden_answers(Tokenizer.from_file(path), texts))
+               for path, _, cases in map(golden_files, KINDS))
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("kinds", nargs="*", metavar="KIND")
-    parser.add_argument("--strings", type=int, default=5000, help="for each kind")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--cli", default=os.path.join(diff.ROOT, "build/cpu/src/tokenizer/tokenizer_cli"))
-    parser.add_argument("--write", action="store_true")
-    parser.add_argument("--check", action="store_true")
-    arguments = parser.parse_args()
-    if arguments.write:
-        return write_goldens()
-    if arguments.check:
-        return check_goldens()
-    total = diff.Count()
-    with tempfile.TemporaryDirectory() as folder:
-        for kind in arguments.kinds or KINDS:
-            tokenizer, vocabulary = KINDS[kind]()
-            path = os.path.join(folder, kind + ".gguf.json")
-            write_vocabulary(path, vocabulary)
-            total.add(diff.compare(arguments.cli, kind, tokenizer, path, arguments.strings,
-                                   arguments.seed))
-    print(total.line(f"{len(arguments.kinds or KINDS)} kinds"))
-    return 1 if total.different else 0
+def compare_kind(arguments, kind, folder):
+    tokenizer, vocabulary = KINDS[kind]()
+    path = os.path.join(folder, kind + ".gguf.json")
+    write_vocabulary(path, vocabulary)
+    return diff.compare(arguments.cli, kind, tokenizer, path, arguments.strings, arguments.seed)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(diff.run(KINDS, compare_kind, write_goldens, check_goldens, strings=5000))

@@ -10,7 +10,6 @@
 
 Needs the packages of tools/requirements.txt.
 """
-import argparse
 import json
 import os
 import random
@@ -80,9 +79,8 @@ KINDS = {
 }
 
 
-def make_folder(folder, kind, size=1000):
-    options, model_type, config = KINDS[kind]
-    os.makedirs(folder, exist_ok=True)
+def train(folder, options, size):
+    """The path of the tokenizer.model."""
     prefix = os.path.join(folder, "tokenizer")
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as text:
         text.write("\n".join(s for s in diff.SENTENCES * 4 for s in s.split("\n")))
@@ -91,10 +89,17 @@ def make_folder(folder, kind, size=1000):
             input=text.name, model_prefix=prefix, vocab_size=size, hard_vocab_limit=False,
             minloglevel=2, num_threads=1, **options)
     os.remove(prefix + ".vocab")
+    return prefix + ".model"
+
+
+def make_folder(folder, kind, size=1000):
+    options, model_type, config = KINDS[kind]
+    os.makedirs(folder, exist_ok=True)
+    path = train(folder, options, size)
     write_json(os.path.join(folder, "config.json"), {"model_type": model_type})
     if config:
         write_json(os.path.join(folder, "tokenizer_config.json"), config)
-    return prefix + ".model"
+    return path
 
 
 def write_json(path, data):
@@ -132,11 +137,12 @@ def compare_with_sentencepiece(cli, kind, path, wanted, seed):
     return count
 
 
-def compare(cli, kind, folder, wanted, seed):
+def compare_kind(arguments, kind, folder):
+    folder = os.path.join(folder, kind)
     path = make_folder(folder, kind)
     if not by_transformers(kind):
-        return compare_with_sentencepiece(cli, kind, path, wanted, seed)
-    return diff.compare(cli, kind, backend(folder), path, wanted, seed)
+        return compare_with_sentencepiece(arguments.cli, kind, path, arguments.strings, arguments.seed)
+    return diff.compare(arguments.cli, kind, backend(folder), path, arguments.strings, arguments.seed)
 
 
 def backend(folder):
@@ -150,55 +156,25 @@ def golden_answers(kind, folder, texts):
     return [{"text": t, "plain_ids": processor.encode(t)} for t in texts]
 
 
-def write_goldens():
-    for kind in KINDS:
+def write_goldens(kinds):
+    for kind in kinds or KINDS:
         if kind.endswith("nfkc"):
             continue  # the map is a quarter of a megabyte; charsmap has goldens of its own
         folder = os.path.join(GOLDENS, kind)
         make_folder(folder, kind, size=700)
-        rng = random.Random(kind)
-        texts = ["", " ", "  a", *rng.sample(diff.SENTENCES, 3),
-                 *(diff.random_text(rng) for _ in range(20))]
+        texts = diff.golden_texts(kind)
         if not by_transformers(kind):
             texts = [t for t in texts if comparable(kind, t)]
-        with open(os.path.join(folder, "cases.json"), "w", encoding="utf-8") as out:
-            rows = (json.dumps(a, separators=(",", ":")) for a in golden_answers(kind, folder, texts))
-            out.write("[\n" + ",\n".join(rows) + "\n]\n")
+        diff.write_cases(os.path.join(folder, "cases.json"), golden_answers(kind, folder, texts))
 
 
 def check_goldens():
-    wrong = 0
-    for kind in sorted(os.listdir(GOLDENS)):
+    def stale(kind):
         folder = os.path.join(GOLDENS, kind)
-        with open(os.path.join(folder, "cases.json"), encoding="utf-8") as stored:
-            want = json.load(stored)
-        if golden_answers(kind, folder, [c["text"] for c in want]) != want:
-            print(f"{folder}: not what the reference answers now")
-            wrong += 1
-    return wrong
-
-
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("kinds", nargs="*", metavar="KIND")
-    parser.add_argument("--strings", type=int, default=5000, help="for each kind")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--cli", default=os.path.join(diff.ROOT, "build/cpu/src/tokenizer/tokenizer_cli"))
-    parser.add_argument("--write", action="store_true")
-    parser.add_argument("--check", action="store_true")
-    arguments = parser.parse_args()
-    if arguments.write:
-        return write_goldens()
-    if arguments.check:
-        return check_goldens()
-    total = diff.Count()
-    with tempfile.TemporaryDirectory() as base:
-        for kind in arguments.kinds or KINDS:
-            total.add(compare(arguments.cli, kind, os.path.join(base, kind), arguments.strings,
-                              arguments.seed))
-    print(total.line(f"{len(arguments.kinds or KINDS)} kinds"))
-    return 1 if total.different else 0
+        return diff.is_stale(os.path.join(folder, "cases.json"),
+                             lambda texts: golden_answers(kind, folder, texts))
+    return sum(map(stale, sorted(os.listdir(GOLDENS))))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(diff.run(KINDS, compare_kind, write_goldens, check_goldens, strings=5000))

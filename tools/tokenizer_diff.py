@@ -238,64 +238,83 @@ def golden_answers(tokenizer, texts):
             for t, a in zip(texts, theirs(tokenizer, plain, texts))]
 
 
+def golden_texts(kind):
+    rng = random.Random(kind)
+    return ["", " ", "  a", *rng.sample(SENTENCES, 3), *(random_text(rng) for _ in range(20))]
+
+
+def write_cases(path, answers):
+    with open(path, "w", encoding="utf-8") as out:
+        rows = (json.dumps(a, separators=(",", ":")) for a in answers)
+        out.write("[\n" + ",\n".join(rows) + "\n]\n")
+
+
+def is_stale(path, answers_to):
+    """True, and a line printed, if the stored answers are not what the reference says now."""
+    with open(path, encoding="utf-8") as stored:
+        want = json.load(stored)
+    if answers_to([c["text"] for c in want]) == want:
+        return False
+    print(f"{path}: not what the reference answers now")
+    return True
+
+
 def golden_files(name):
     return os.path.join(GOLDENS, name + ".json"), os.path.join(GOLDENS, name + ".cases.json")
 
 
 def write_goldens(kinds):
     os.makedirs(GOLDENS, exist_ok=True)
-    for name in kinds:
+    for name in kinds or GOLDEN_KINDS:
         rng = random.Random(name)
         texts = ["", " ", "a", *rng.sample(SENTENCES, 8), *(random_text(rng) for _ in range(45))]
         tokenizer = KINDS[name]()
         path, cases = golden_files(name)
         with open(path, "w", encoding="utf-8") as out:
             out.write(tokenizer.to_str() + "\n")
-        with open(cases, "w", encoding="utf-8") as out:
-            rows = (json.dumps(a, separators=(",", ":")) for a in golden_answers(tokenizer, texts))
-            out.write("[\n" + ",\n".join(rows) + "\n]\n")
+        write_cases(cases, golden_answers(tokenizer, texts))
 
 
 def check_goldens():
-    wrong = 0
-    for name in GOLDEN_KINDS:
-        path, cases = golden_files(name)
-        with open(cases, encoding="utf-8") as stored:
-            want = json.load(stored)
-        got = golden_answers(Tokenizer.from_file(path), [c["text"] for c in want])
-        if got != want:
-            print(f"{cases}: not what the library answers now")
-            wrong += 1
-    return wrong
+    return sum(is_stale(cases, lambda texts: golden_answers(Tokenizer.from_file(path), texts))
+               for path, cases in map(golden_files, GOLDEN_KINDS))
 
 
-def main():
+# ---------------------------------------------------------------- command line
+
+def run(kinds, compare_kind, write, check, strings):
+    """The command line of a comparison. `compare_kind(arguments, kind, folder)` gives a Count, the
+    folder being a temporary one; `write(kinds)` and `check()` are for its goldens."""
     parser = argparse.ArgumentParser()
     parser.add_argument("kinds", nargs="*", metavar="KIND")
-    parser.add_argument("--strings", type=int, default=20000, help="for each kind")
+    parser.add_argument("--strings", type=int, default=strings, help="for each kind")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cli", default=os.path.join(ROOT, "build/cpu/src/tokenizer/tokenizer_cli"))
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     if arguments.write:
-        return write_goldens(arguments.kinds or GOLDEN_KINDS)
+        return write(arguments.kinds)
     if arguments.check:
-        return check_goldens()
+        return check()
     total = Count()
     with tempfile.TemporaryDirectory() as folder:
-        for kind in arguments.kinds or KINDS:
-            tokenizer = KINDS[kind]() if kind in KINDS else Tokenizer.from_file(kind)
-            path = os.path.join(folder, "tokenizer.json")
-            with open(path, "w", encoding="utf-8") as out:
-                out.write(tokenizer.to_str())
-            name = kind if kind in KINDS else os.path.basename(os.path.dirname(os.path.abspath(kind)))
-            total.add(compare(arguments.cli, name, tokenizer, path, arguments.strings, arguments.seed))
-    print(total.line(f"{len(arguments.kinds or KINDS)} kinds"))
+        for kind in arguments.kinds or kinds:
+            total.add(compare_kind(arguments, kind, folder))
+    print(total.line(f"{len(arguments.kinds or kinds)} kinds"))
     if total.later_different:
         print("of those, different:", *sorted(f"U+{ord(c):04X}" for c in total.later_different))
     return 1 if total.different else 0
 
 
+def compare_kind(arguments, kind, folder):
+    tokenizer = KINDS[kind]() if kind in KINDS else Tokenizer.from_file(kind)
+    path = os.path.join(folder, "tokenizer.json")
+    with open(path, "w", encoding="utf-8") as out:
+        out.write(tokenizer.to_str())
+    name = kind if kind in KINDS else os.path.basename(os.path.dirname(os.path.abspath(kind)))
+    return compare(arguments.cli, name, tokenizer, path, arguments.strings, arguments.seed)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(KINDS, compare_kind, write_goldens, check_goldens, strings=20000))
