@@ -326,8 +326,12 @@ class ConfigWriter {
     };
     if (gguf_.is_array(name)) {
       const auto flags = gguf_.integers(name, 0, 1);
-      for (size_t i = 0; i < flags->size(); ++i) {
-        add((*flags)[i] != 0);
+      if (flags->size() != static_cast<size_t>(layers_)) {
+        gguf_.corrupt(name, "has " + std::to_string(flags->size()) + " flags for " +
+                                std::to_string(layers_) + " layers");
+      }
+      for (const int64_t flag : *flags) {
+        add(flag != 0);
       }
     } else {
       const int64_t period = *gguf_.integer(name, 1, kMax);

@@ -202,6 +202,9 @@ TEST_F(OpenModel, ReadsWindowsAndWhatGemmaHas) {
   EXPECT_EQ(config(pattern(metadata("gemma3").number(key, 1))).window[0], 0);
   const std::string full = gguf_array(GgufType::kBool, 1, little(0, 1));
   EXPECT_EQ(config(pattern(metadata("gemma3").value(key, GgufType::kArray, full))).window[0], 0);
+  const std::string two = gguf_array(GgufType::kBool, 2, little(0, 2));
+  expect_corrupt(pattern(metadata("gemma3").value(key, GgufType::kArray, two)),
+                 {key + ": has 2 flags for 1 layers"});
 }
 
 TEST_F(OpenModel, ReadsExperts) {
