@@ -26,6 +26,7 @@ namespace llorch {
 namespace {
 
 constexpr int kMaxEosIds = 1024;
+constexpr int kMinRows = 2;  // of a matrix; a backend takes one row for a vector
 
 struct FamilyEntry {
   Family family;
@@ -87,8 +88,8 @@ const FamilyEntry& find_family(const JsonReader& config) {
   throw Error(ErrorCode::kUnsupported, message);
 }
 
-int required(const JsonReader& config, const char* key, int most) {
-  const auto value = config.integer(key, 1, most);
+int required(const JsonReader& config, const char* key, int least, int most) {
+  const auto value = config.integer(key, least, most);
   if (!value) {
     config.corrupt(key, "is missing");
   }
@@ -113,7 +114,7 @@ void refuse_what_no_family_has(const JsonReader& config) {
 }
 
 void read_head_sizes(const JsonReader& config, const FamilyDefaults& defaults, ModelConfig* out) {
-  out->heads = required(config, "num_attention_heads", kMaxHeads);
+  out->heads = required(config, "num_attention_heads", 1, kMaxHeads);
   // null means one for each head, in every family.
   const bool absent = !config.contains("num_key_value_heads") && defaults.kv_heads != 0;
   out->kv_heads = static_cast<int>(config.integer("num_key_value_heads", 1, kMaxHeads)
@@ -190,10 +191,10 @@ ModelConfig parse_model_config(std::string_view config, std::string_view generat
   ModelConfig out;
   out.family = entry.family;
   out.architecture = entry.model_type;
-  out.layers = required(reader, "num_hidden_layers", kMaxLayers);
-  out.hidden = required(reader, "hidden_size", kMaxHidden);
-  out.ffn = required(reader, "intermediate_size", kMaxFfn);
-  out.vocab = required(reader, "vocab_size", kMaxVocab);
+  out.layers = required(reader, "num_hidden_layers", 1, kMaxLayers);
+  out.hidden = required(reader, "hidden_size", kMinRows, kMaxHidden);
+  out.ffn = required(reader, "intermediate_size", kMinRows, kMaxFfn);
+  out.vocab = required(reader, "vocab_size", kMinRows, kMaxVocab);
   read_head_sizes(reader, defaults, &out);
   out.norm_eps =
       static_cast<float>(reader.number(defaults.eps_key, 1e-30, 1).value_or(defaults.norm_eps));

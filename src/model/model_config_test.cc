@@ -335,8 +335,12 @@ TEST(ModelConfig, NamesTheSizeThatIsMissingOrImpossible) {
     expect_corrupt(with(llama(), {{key, nullptr}}), {std::string(key) + ": is missing"});
     for (const json& value : bad) {
       expect_corrupt(with(llama(), {{key, value}}),
-                     {std::string("dir/config.json: ") + key + ": must be an integer from 1 to "});
+                     {std::string("dir/config.json: ") + key + ": must be an integer from "});
     }
+  }
+  // One row is no matrix.
+  for (const char* key : {"vocab_size", "hidden_size", "intermediate_size"}) {
+    expect_corrupt(with(llama(), {{key, 1}}), {std::string(key) + ": must be an integer from 2"});
   }
   for (const char* key : {"num_key_value_heads", "head_dim", "max_position_embeddings"}) {
     for (const json& value : bad) {
