@@ -61,6 +61,9 @@ class Case:
         self.dtype = rng.choice([torch.float32, torch.float32, torch.bfloat16, torch.float16])
         getattr(self, family)()
 
+    def __str__(self):
+        return f"{self.config} {self.rewrite} prompt of {self.prompt_length}"
+
     def maybe(self, **keys):
         for key, values in keys.items():
             if self.rng.random() < 0.6:
@@ -339,8 +342,11 @@ def compare_outputs(load_model, folder, prompt):
     return difference, None
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+def run(description, make_case, compare):
+    """The command line of what compares random cases: `make_case(family, seed)`, which prints as
+    what it is, and `compare(case, seed, folder)`, which uses the folder and returns as
+    compare_outputs()."""
+    parser = argparse.ArgumentParser(description=description.split("\n\n")[0])
     parser.add_argument("--cases", type=int, default=3, help="of each family")
     parser.add_argument("--seed", type=int, default=1, help="of the first case")
     parser.add_argument("--keep", type=Path, help="where to leave the checkpoints that differ")
@@ -354,21 +360,17 @@ def main():
         for family in arguments.families or FAMILIES:
             worst = 0.0
             for seed in range(arguments.seed, arguments.seed + arguments.cases):
-                case = Case(family, random.Random(f"{family} {seed}"))
-                vocab = case.config["vocab_size"]
-                prompt = [case.rng.randrange(2, vocab) for _ in range(case.prompt_length)]
+                case = make_case(family, seed)
                 with tempfile.TemporaryDirectory() as temporary:
                     folder = Path(temporary)
                     try:
-                        write_checkpoint(case, seed, folder)
-                        difference, wrong = compare_outputs(lambda: load(folder), folder, prompt)
+                        difference, wrong = compare(case, seed, folder)
                     except Exception as error:
                         difference, wrong = 0.0, f"{type(error).__name__}: {error}"
                     worst = max(worst, difference)
                     if wrong:
                         failed += 1
-                        print(f"{family} {seed}: {wrong}; logits by {difference:.1e}\n"
-                              f"  {case.config} {case.rewrite} prompt of {len(prompt)}", flush=True)
+                        print(f"{family} {seed}: {wrong}; logits by {difference:.1e}\n  {case}", flush=True)
                         if arguments.keep:
                             shutil.copytree(folder, arguments.keep / f"{family}-{seed}")
             print(f"{family}: {arguments.cases} cases, logits differ by {worst:.1e} at most", flush=True)
@@ -376,5 +378,11 @@ def main():
         sys.exit(f"{failed} cases differ")
 
 
+def compare(case, seed, folder):
+    prompt = [case.rng.randrange(2, case.config["vocab_size"]) for _ in range(case.prompt_length)]
+    write_checkpoint(case, seed, folder)
+    return compare_outputs(lambda: load(folder), folder, prompt)
+
+
 if __name__ == "__main__":
-    main()
+    run(__doc__, lambda family, seed: Case(family, random.Random(f"{family} {seed}")), compare)

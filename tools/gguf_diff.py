@@ -8,19 +8,12 @@ say, types that fit the rows, one file or several. transformers computes with th
 file stands for. Compared as by family_diff.py; needs build/cpu/tests/golden/model_cli.
 """
 
-import argparse
 import random
-import shutil
-import sys
-import tempfile
-from pathlib import Path
 
-import torch
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.utils import logging
 
 import make_gguf_goldens
-from family_diff import FAMILIES, compare_outputs
+from family_diff import compare_outputs, run
 from make_goldens import EAGER, SPECIAL, fill, longrope, rope
 
 
@@ -109,55 +102,32 @@ def random_golden(family, rng):
     )
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--cases", type=int, default=2, help="of each family")
-    parser.add_argument("--seed", type=int, default=1, help="of the first case")
-    parser.add_argument("--keep", type=Path, help="where to leave the files that differ")
-    parser.add_argument("families", nargs="*", metavar="FAMILY", help="default: all")
-    arguments = parser.parse_args()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    torch.set_num_threads(1)
-    failed = 0
-    with torch.no_grad():
-        for family in arguments.families or FAMILIES:
-            worst = 0.0
-            for seed in range(arguments.seed, arguments.seed + arguments.cases):
-                rng = random.Random(f"gguf {family} {seed}")
-                golden = random_golden(family, rng)
-                config = AutoConfig.for_model(family, **golden.config)
-                prompt = [rng.randrange(2, config.vocab_size) for _ in range(rng.choice([1, 20, 90]))]
+def make_case(family, seed):
+    rng = random.Random(f"gguf {family} {seed}")
+    golden = random_golden(family, rng)
+    vocab = golden.config["vocab_size"]
+    return golden, [rng.randrange(2, vocab) for _ in range(rng.choice([1, 20, 90]))]
 
-                def make():
-                    return AutoModelForCausalLM.from_config(config, **EAGER).eval()
 
-                with tempfile.TemporaryDirectory() as temporary:
-                    folder = Path(temporary)
-                    try:
-                        model = make()
-                        fill(model, seed)
-                        model.tie_weights()
-                        make_gguf_goldens.write(golden, model, folder, seed)
+def compare(case, seed, folder):
+    golden, prompt = case
+    config = AutoConfig.for_model(golden.model_type, **golden.config)
 
-                        def anew():  # without the rope tables that generate() leaves
-                            other = make()
-                            other.load_state_dict(model.state_dict())
-                            return other
+    def make():
+        return AutoModelForCausalLM.from_config(config, **EAGER).eval()
 
-                        difference, wrong = compare_outputs(anew, folder, prompt)
-                    except Exception as error:
-                        difference, wrong = 0.0, f"{type(error).__name__}: {error}"
-                    worst = max(worst, difference)
-                    if wrong:
-                        failed += 1
-                        print(f"{family} {seed}: {wrong}; logits by {difference:.1e}\n  {golden}", flush=True)
-                        if arguments.keep:
-                            shutil.copytree(folder, arguments.keep / f"{family}-{seed}")
-            print(f"{family}: {arguments.cases} cases, logits differ by {worst:.1e} at most", flush=True)
-    if failed:
-        sys.exit(f"{failed} cases differ")
+    model = make()
+    fill(model, seed)
+    model.tie_weights()
+    make_gguf_goldens.write(golden, model, folder, seed)
+
+    def anew():  # without the rope tables that generate() leaves
+        other = make()
+        other.load_state_dict(model.state_dict())
+        return other
+
+    return compare_outputs(anew, folder, prompt)
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, make_case, compare)

@@ -11,11 +11,8 @@ values, in transformers' own order of rows. Where transformers can load the file
 logits must be the same.
 """
 
-import argparse
 import copy
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,14 +23,12 @@ import torch
 from gguf import MODEL_ARCH_NAMES, GGUFWriter, RopeScalingType, TokenType, get_tensor_name_map
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType as Type
 from gguf.quants import dequantize, quantize
-from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.utils import logging
 
 from dequantize_diff import SCALES, random_blocks
 from make_goldens import (
-    CHAT_TEMPLATE, EAGER, LEAD, LLAMA3, MATTERS, MIN_DISTINCT, PROMPT_TOKENS, SPECIAL, TOLERANCE,
-    all_logits, byte_characters, error_of, fill, generate, longrope, rope, worst_difference,
+    CHAT_TEMPLATE, EAGER, LLAMA3, SPECIAL, TOLERANCE, all_logits, byte_characters, fill, longrope,
+    random_prompt, rope, run, worst_difference, write_reference,
 )  # fmt: skip
 
 COMMON = dict(
@@ -68,6 +63,7 @@ class Golden:
     # Configurations, each of them this one with a feature off, that must give other logits.
     without: list = field(default_factory=list)
     loads: bool = False  # by transformers, with no difference
+    seed: int | None = None  # to start from where few are useful
 
 
 PLAIN_ROPE = rope("default")
@@ -383,71 +379,18 @@ def make_once(golden, seed, folder):
         embed.data *= 0.2 / embed.shape[1] ** 0.5 / embed.std()
     model.tie_weights()
     write(golden, model, folder, seed)
-    generator = torch.Generator().manual_seed(seed)
-    text = torch.randint(32, 127, (PROMPT_TOKENS,), generator=generator)
-    prompt = (text + len(SPECIAL)).tolist()
-    logits = all_logits(model, prompt)
-    greedy, logprobs, lead = generate(model, prompt)
-    if lead < LEAD:
-        return f"the best token leads by {lead:.1e} only"
-    if len(set(greedy)) < MIN_DISTINCT:
-        return f"{len(set(greedy))} distinct tokens only"
-    for changes in golden.without:
-        other = AutoModelForCausalLM.from_config(make_config(golden, **changes), **EAGER).eval()
-        other.load_state_dict(model.state_dict())
-        difference = worst_difference(logits, all_logits(other, prompt))
-        if difference < MATTERS:
-            return f"{changes} changes the logits by {difference:.1e} only"
-    if golden.loads:
+    without = [(changes, make_config(golden, **changes)) for changes in golden.without]
+    reason = write_reference(model, lambda dtype: narrowed(model, dtype), without, seed, folder)
+    if reason is None and golden.loads:
         other = AutoModelForCausalLM.from_pretrained(
             folder, gguf_file="model.gguf", dtype=torch.float32, **EAGER
         )
-        difference = worst_difference(logits, all_logits(other.eval(), prompt))
+        prompt = random_prompt(seed)
+        difference = worst_difference(all_logits(model, prompt), all_logits(other.eval(), prompt))
         if difference > TOLERANCE:
             raise SystemExit(f"{folder.name}: transformers' loader differs by {difference:.1e}")
-    save_file(
-        dict(
-            prompt=torch.tensor(prompt, dtype=torch.int32),
-            logits=logits.contiguous(),
-            greedy=torch.tensor(greedy, dtype=torch.int32),
-            logprobs=logprobs.contiguous(),
-            bf16_error=error_of(narrowed(model, torch.bfloat16), prompt, logits),
-            f16_error=error_of(narrowed(model, torch.float16), prompt, logits),
-        ),
-        folder / "reference.safetensors",
-    )
-    return None
-
-
-def make(name, out):
-    first_seed = sum(name.encode()) * 1000
-    for seed in range(first_seed, first_seed + 200):
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary) / name
-            folder.mkdir()
-            reason = make_once(GOLDENS[name], seed, folder)
-            if reason is None:
-                shutil.rmtree(out / name, ignore_errors=True)
-                shutil.copytree(folder, out / name, copy_function=shutil.copyfile)
-                size = sum(f.stat().st_size for f in folder.iterdir())
-                print(f"{name}: seed {seed}, {size / 1000:.0f} kB")
-                return
-    raise SystemExit(f"{name}: no seed is useful; the last one: {reason}")
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("tests/golden/data"))
-    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
-    arguments = parser.parse_args()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    with torch.no_grad():
-        for name in arguments.names or GOLDENS:
-            make(name, arguments.out)
+    return reason
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, GOLDENS, make_once)

@@ -580,25 +580,26 @@ def write_checkpoint(golden, seed, folder):
     write_tokenizer(folder)
 
 
-def make_once(golden, seed, folder):
-    """Writes a golden and returns what makes it useless, or None."""
-    write_checkpoint(golden, seed, folder)
-    model = load(folder)
+def random_prompt(seed):
     generator = torch.Generator().manual_seed(seed)
     text = torch.randint(32, 127, (PROMPT_TOKENS,), generator=generator)
-    prompt = (text + len(SPECIAL)).tolist()
+    return (text + len(SPECIAL)).tolist()
+
+
+def write_reference(model, narrowed, without, seed, folder):
+    """Writes what `model` computes, or returns what makes it useless. `narrowed(dtype)` gives the
+    model in 16 bits; `without` has configurations that must give other logits."""
+    prompt = random_prompt(seed)
     logits = all_logits(model, prompt)
     greedy, logprobs, lead = generate(model, prompt)
     if lead < LEAD:
         return f"the best token leads by {lead:.1e} only"
     if len(set(greedy)) < MIN_DISTINCT:
         return f"{len(set(greedy))} distinct tokens only"
-    for changes in golden.without:
-        other = AutoModelForCausalLM.from_config(
-            make_config(golden, **changes), **EAGER
-        )
+    for changes, config in without:
+        other = AutoModelForCausalLM.from_config(config, **EAGER).eval()
         other.load_state_dict(model.state_dict())
-        difference = worst_difference(logits, all_logits(other.eval(), prompt))
+        difference = worst_difference(logits, all_logits(other, prompt))
         if difference < MATTERS:
             return f"{changes} changes the logits by {difference:.1e} only"
     save_file(
@@ -607,20 +608,28 @@ def make_once(golden, seed, folder):
             logits=logits.contiguous(),
             greedy=torch.tensor(greedy, dtype=torch.int32),
             logprobs=logprobs.contiguous(),
-            bf16_error=error_of(load(folder, torch.bfloat16), prompt, logits),
-            f16_error=error_of(load(folder, torch.float16), prompt, logits),
+            bf16_error=error_of(narrowed(torch.bfloat16), prompt, logits),
+            f16_error=error_of(narrowed(torch.float16), prompt, logits),
         ),
         folder / "reference.safetensors",
     )
     return None
 
 
-def make(name, out):
-    first_seed = GOLDENS[name].seed or sum(name.encode()) * 1000
+def make_once(golden, seed, folder):
+    """Writes a golden and returns what makes it useless, or None."""
+    write_checkpoint(golden, seed, folder)
+    without = [(changes, make_config(golden, **changes)) for changes in golden.without]
+    return write_reference(load(folder), lambda dtype: load(folder, dtype), without, seed, folder)
+
+
+def make(name, golden, make_once, out):
+    first_seed = golden.seed or sum(name.encode()) * 1000
     for seed in range(first_seed, first_seed + 200):
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / name
-            reason = make_once(GOLDENS[name], seed, folder)
+            folder.mkdir()
+            reason = make_once(golden, seed, folder)
             if reason is None:
                 shutil.rmtree(out / name, ignore_errors=True)
                 shutil.copytree(folder, out / name, copy_function=shutil.copyfile)
@@ -630,8 +639,9 @@ def make(name, out):
     raise SystemExit(f"{name}: no seed is useful; the last one: {reason}")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+def run(description, goldens, make_once):
+    """The command line of what makes `goldens`."""
+    parser = argparse.ArgumentParser(description=description.split("\n\n")[0])
     parser.add_argument("--out", type=Path, default=Path("tests/golden/data"))
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
     arguments = parser.parse_args()
@@ -640,9 +650,9 @@ def main():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     with torch.no_grad():
-        for name in arguments.names or GOLDENS:
-            make(name, arguments.out)
+        for name in arguments.names or goldens:
+            make(name, goldens[name], make_once, arguments.out)
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, GOLDENS, make_once)
