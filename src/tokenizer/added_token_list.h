@@ -1,6 +1,7 @@
 // Collects added tokens that several places of a model's files tell of. Knows nothing of files.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -10,6 +11,10 @@
 #include "tokenizer/vocabulary.h"
 
 namespace llorch::tok {
+
+// Gives the token its id, the vocabulary's or else the next, and its content as normalized.
+void complete(AddedToken& token, const Vocabulary& vocabulary,
+              const std::vector<Normalizer>& normalizers, int32_t& next_id);
 
 // The parts of `AddedToken` that are given: what is said later of a token replaces what was said
 // before, at the token's first place.

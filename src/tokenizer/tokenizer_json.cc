@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "tokenizer/added_token_list.h"
 #include "tokenizer/base64.h"
 #include "tokenizer/json_document.h"
 #include "tokenizer/json_model.h"
@@ -249,14 +250,7 @@ AddedTokens read_added_tokens(const JsonNode& root, const Vocabulary& vocabulary
     if (!contents.insert(item.at("content").string()).second) {
       item.at("content").corrupt("is listed twice");
     }
-    const std::optional<int32_t> known = vocabulary.id_of(token.content);
-    token.id = known ? *known : next_id++;
-    token.normalized_content = token.content;
-    if (token.normalized) {
-      Text text = original_text(token.content);
-      run_normalizers(normalizers, text);
-      token.normalized_content = std::move(text.bytes);
-    }
+    complete(token, vocabulary, normalizers, next_id);
     tokens.push_back(std::move(token));
   }
   return AddedTokens(std::move(tokens), root.file());
