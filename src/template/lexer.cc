@@ -1,7 +1,6 @@
 #include "template/lexer.h"
 
 #include <algorithm>
-#include <cstdio>
 
 #include "template/python_text.h"
 #include "template/runtime.h"
@@ -348,14 +347,7 @@ class Lexer {
         fail("\\N{...} in a string is not supported");
       } else if (static_cast<unsigned char>(e) >= 0x80) {
         // jinja2 has made an escape of the character by then, whose backslash this one escapes.
-        const char32_t c = char_at(body, i - 1);
-        char buffer[16];
-        std::snprintf(buffer, sizeof buffer,
-                      c < 0x100     ? "\\x%02x"
-                      : c < 0x10000 ? "\\u%04x"
-                                    : "\\U%08x",
-                      static_cast<unsigned>(c));
-        out += buffer;
+        append_escape(out, char_at(body, i - 1));
         i += char_bytes(body, i - 1) - 1;
       } else {
         out += '\\';

@@ -304,6 +304,16 @@ std::string replace(std::string_view text, std::string_view from, std::string_vi
   return out.append(text.substr(begin));
 }
 
+void append_escape(std::string& out, char32_t c) {
+  char buffer[16];
+  std::snprintf(buffer, sizeof buffer,
+                c < 0x100     ? "\\x%02x"
+                : c < 0x10000 ? "\\u%04x"
+                              : "\\U%08x",
+                static_cast<unsigned>(c));
+  out += buffer;
+}
+
 std::string quoted(std::string_view text) {
   spend_scan(text.size());
   const bool double_quotes = text.find('\'') != text.npos && text.find('"') == text.npos;
@@ -312,7 +322,6 @@ std::string quoted(std::string_view text) {
   for (size_t at = 0; at < text.size();) {
     const size_t n = char_bytes(text, at);
     const char32_t c = char_at(text, at);
-    char buffer[16];
     if (c == static_cast<char32_t>(quote) || c == '\\') {
       out += '\\';
       out += static_cast<char>(c);
@@ -321,12 +330,7 @@ std::string quoted(std::string_view text) {
     } else if (is_printable(c)) {
       out += text.substr(at, n);
     } else {
-      std::snprintf(buffer, sizeof buffer,
-                    c < 0x100     ? "\\x%02x"
-                    : c < 0x10000 ? "\\u%04x"
-                                  : "\\U%08x",
-                    static_cast<unsigned>(c));
-      out += buffer;
+      append_escape(out, c);
     }
     at += n;
   }

@@ -20,6 +20,7 @@ inline size_t char_bytes(std::string_view text, size_t at) {
 char32_t char_at(std::string_view text, size_t at);
 size_t char_before(std::string_view text, size_t at);  // where it begins; at > 0
 void append_char(std::string& out, char32_t c);
+void append_escape(std::string& out, char32_t c);  // \xe9, \u20ac, \U0001f642
 // Byte offset of character `index`, or the text's size.
 size_t offset_of_char(std::string_view text, size_t index);
 std::vector<std::string_view> chars_of(std::string_view text);
