@@ -4,25 +4,13 @@
 #include <utility>
 
 #include "formats/gguf.h"
+#include "model/gguf_config.h"
 #include "tokenizer/gguf_vocabulary.h"
 
 namespace llorch {
 namespace {
 
 std::string key(const char* name) { return "tokenizer.ggml." + std::string(name); }
-
-// None where the file has no such token: no key, or all bits set.
-std::optional<int32_t> token_id(const Gguf& gguf, const char* name, size_t tokens) {
-  const auto id = gguf.integer(key(name), -1, UINT32_MAX);
-  if (!id || *id == -1 || *id == UINT32_MAX) {
-    return std::nullopt;
-  }
-  if (static_cast<uint64_t>(*id) >= tokens) {
-    gguf.corrupt(key(name), std::to_string(*id) + " is not the id of one of the " +
-                                std::to_string(tokens) + " tokens");
-  }
-  return static_cast<int32_t>(*id);
-}
 
 // The views point into the file.
 GgufVocabulary gguf_vocabulary(const Gguf& gguf) {
@@ -52,11 +40,9 @@ GgufVocabulary gguf_vocabulary(const Gguf& gguf) {
     vocabulary.types.assign(types->begin(), types->end());
   }
   vocabulary.merges = gguf.strings(key("merges")).value_or(std::vector<std::string_view>());
-  vocabulary.bos = token_id(gguf, "bos_token_id", count);
-  vocabulary.eos = token_id(gguf, "eos_token_id", count);
-  vocabulary.unk = token_id(gguf, "unknown_token_id", count);
-  vocabulary.eot = token_id(gguf, "eot_token_id", count);
-  vocabulary.pad = token_id(gguf, "padding_token_id", count);
+  vocabulary.bos = gguf_token_id(gguf, "bos_token_id", count);
+  vocabulary.eos = gguf_token_id(gguf, "eos_token_id", count);
+  vocabulary.unk = gguf_token_id(gguf, "unknown_token_id", count);
   vocabulary.add_bos = gguf.boolean(key("add_bos_token"));
   vocabulary.add_eos = gguf.boolean(key("add_eos_token"));
   vocabulary.add_space_prefix = gguf.boolean(key("add_space_prefix"));

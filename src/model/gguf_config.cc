@@ -415,12 +415,6 @@ class ConfigWriter {
 
 std::string token_key(const char* name) { return "tokenizer.ggml." + std::string(name); }
 
-// None where all bits are set, too.
-std::optional<int64_t> token_id(const Gguf& gguf, const char* name) {
-  const auto id = gguf.integer(token_key(name), -1, UINT32_MAX);
-  return id && (*id < 0 || *id > INT32_MAX) ? std::nullopt : id;
-}
-
 // Control tokens that end an answer, whatever metadata says: templates of chat models close a turn
 // with them, and many files name only the end of the text.
 constexpr std::string_view kEnds[] = {"<|eot_id|>",    "<|eom_id|>",        "<|end_of_text|>",
@@ -429,17 +423,30 @@ constexpr std::string_view kEnds[] = {"<|eot_id|>",    "<|eom_id|>",        "<|e
 
 }  // namespace
 
+std::optional<int32_t> gguf_token_id(const Gguf& gguf, const char* name, size_t tokens) {
+  const auto id = gguf.integer(token_key(name), -1, UINT32_MAX);
+  const bool is_token =
+      id && *id >= 0 && static_cast<uint64_t>(*id) < std::min<size_t>(tokens, INT32_MAX);
+  const bool needed = name != std::string_view("padding_token_id");
+  if (id && !is_token && needed && *id != -1 && *id != UINT32_MAX) {
+    gguf.corrupt(token_key(name), std::to_string(*id) + " is not the id of one of the " +
+                                      std::to_string(tokens) + " tokens");
+  }
+  return is_token ? std::optional(static_cast<int32_t>(*id)) : std::nullopt;
+}
+
 std::string gguf_config(const Checkpoint& checkpoint) { return ConfigWriter(checkpoint).write(); }
 
 std::string gguf_generation_config(const Gguf& gguf) {
+  constexpr int64_t kControl = 3;
+  const auto tokens = gguf.strings(token_key("tokens"));
+  const size_t count = tokens ? tokens->size() : size_t{INT32_MAX};
   std::vector<int64_t> ids;
   for (const char* name : {"eos_token_id", "eot_token_id", "eom_token_id"}) {
-    if (const auto id = token_id(gguf, name)) {
+    if (const auto id = gguf_token_id(gguf, name, count)) {
       ids.push_back(*id);
     }
   }
-  constexpr int64_t kControl = 3;
-  const auto tokens = gguf.strings(token_key("tokens"));
   const auto types = gguf.integers(token_key("token_type"), INT32_MIN, INT32_MAX);
   for (size_t i = 0; tokens && types && i < std::min(tokens->size(), types->size()); ++i) {
     if ((*types)[i] == kControl &&
@@ -460,12 +467,8 @@ std::string gguf_tokenizer_config(const Gguf& gguf) {
                  {"unknown_token_id", "unk_token"},
                  {"padding_token_id", "pad_token"}};
   for (const auto& [name, hugging_face] : special) {
-    const auto id = token_id(gguf, name);
-    if (id && tokens) {
-      if (static_cast<uint64_t>(*id) >= tokens->size()) {
-        gguf.corrupt(token_key(name), std::to_string(*id) + " is not the id of one of the " +
-                                          std::to_string(tokens->size()) + " tokens");
-      }
+    const auto id = tokens ? gguf_token_id(gguf, name, tokens->size()) : std::nullopt;
+    if (id) {
       out[hugging_face] = (*tokens)[static_cast<size_t>(*id)];
     }
   }

@@ -333,6 +333,7 @@ TEST_F(OpenModel, CollectsIdsAndTextsOfTheTokenizer) {
       .number("tokenizer.ggml.bos_token_id", 0)
       .number("tokenizer.ggml.eos_token_id", 1)
       .number("tokenizer.ggml.unknown_token_id", UINT32_MAX)
+      .number("tokenizer.ggml.padding_token_id", 3)
       .boolean("tokenizer.ggml.add_bos_token", true)
       .text("tokenizer.chat_template", "{{ x }}");
   const auto c = open(file);

@@ -19,7 +19,7 @@ struct GgufVocabulary {
   std::vector<float> scores;             // one for each token, or none
   std::vector<int32_t> types;            // one for each token, or none
   std::vector<std::string_view> merges;  // "left right"
-  std::optional<int32_t> bos, eos, unk, eot, pad;
+  std::optional<int32_t> bos, eos, unk;
   std::optional<bool> add_bos, add_eos, add_space_prefix;
 };
 
