@@ -7,46 +7,89 @@
 namespace llorch {
 namespace {
 
-constexpr int kMaxDepth = 64;
+constexpr size_t kMaxDepth = 64;
 // A value takes 16 bytes, and a key of an ordered object costs a look at those before it.
 constexpr size_t kMaxValues = size_t{1} << 20, kMaxKeys = 1024;
 
-// Decides what of a body is stored, and bounds it.
-class Keeper {
- public:
-  Keeper(std::span<const std::string_view> known, std::string* unknown)
-      : known_(known), unknown_(unknown) {}
+BadJson not_json(size_t byte) {
+  return BadJson{"the body is not valid JSON; byte " + std::to_string(byte)};
+}
 
-  bool operator()(int depth, Json::parse_event_t event, Json& value) {
-    using Kind = Json::parse_event_t;
-    const bool opens = event == Kind::object_start || event == Kind::array_start;
-    if (opens && depth >= kMaxDepth) {
-      throw BadJson{"the body is nested too deeply; at most " + std::to_string(kMaxDepth) +
-                    " levels"};
-    }
-    if ((opens || event == Kind::value) && ++values_ > kMaxValues) {
-      throw BadJson{"the body has too many values; at most " + std::to_string(kMaxValues)};
-    }
-    if (event == Kind::object_start) keys_[static_cast<size_t>(depth)] = 0;
-    if (event != Kind::key) return true;
-    if (depth == 1) return keep(value.get_ref<const std::string&>());
-    if (kept_ && ++keys_[static_cast<size_t>(depth) - 1] > kMaxKeys) {
+// Takes the library's events: decides what of a body is stored, and bounds it. (Its parser with a
+// callback looks through a whole array after each object in it.)
+class Reader {
+ public:
+  Reader(std::span<const std::string_view> known, std::string* unknown, Json& stored)
+      : known_(known), unknown_(unknown), store_(stored) {}
+
+  bool null() { return !keeps_value() || store_.null(); }
+  bool boolean(bool value) { return !keeps_value() || store_.boolean(value); }
+  bool number_integer(int64_t value) { return !keeps_value() || store_.number_integer(value); }
+  bool number_unsigned(uint64_t value) { return !keeps_value() || store_.number_unsigned(value); }
+  bool number_float(double value, const std::string& text) {
+    return !keeps_value() || store_.number_float(value, text);
+  }
+  bool string(std::string& value) { return !keeps_value() || store_.string(value); }
+  bool binary(Json::binary_t& value) { return !keeps_value() || store_.binary(value); }
+
+  bool start_object(size_t size) {
+    open();
+    keys_[depth_ - 1] = 0;
+    return !kept_ || store_.start_object(size);
+  }
+  bool start_array(size_t size) {
+    open();
+    return !kept_ || store_.start_array(size);
+  }
+  bool end_object() {
+    close();
+    return !kept_ || store_.end_object();
+  }
+  bool end_array() {
+    close();
+    return !kept_ || store_.end_array();
+  }
+  bool key(std::string& name) {
+    if (depth_ == 1) {
+      kept_ = std::find(known_.begin(), known_.end(), name) != known_.end();
+      if (!kept_ && unknown_ && unknown_->empty()) *unknown_ = name.empty() ? "\"\"" : name;
+    } else if (kept_ && ++keys_[depth_ - 1] > kMaxKeys) {
       throw BadJson{"an object has too many keys; at most " + std::to_string(kMaxKeys)};
     }
-    return true;
+    return !kept_ || store_.key(name);
+  }
+
+  bool parse_error(size_t byte, const std::string& /*token*/, const Json::exception& what) {
+    if (dynamic_cast<const Json::out_of_range*>(&what)) {
+      throw BadJson{"the body has a number beyond all number types"};
+    }
+    throw not_json(byte);
   }
 
  private:
-  bool keep(const std::string& key) {
-    kept_ = std::find(known_.begin(), known_.end(), key) != known_.end();
-    if (!kept_ && unknown_ && unknown_->empty()) *unknown_ = key.empty() ? "\"\"" : key;
+  bool keeps_value() {
+    if (++values_ > kMaxValues) {
+      throw BadJson{"the body has too many values; at most " + std::to_string(kMaxValues)};
+    }
     return kept_;
+  }
+  void open() {
+    if (depth_ >= kMaxDepth) {
+      throw BadJson{"the body is nested too deeply; at most " + std::to_string(kMaxDepth) +
+                    " levels"};
+    }
+    ++depth_;
+    keeps_value();
+  }
+  void close() {
+    if (--depth_ == 0) kept_ = true;
   }
 
   const std::span<const std::string_view> known_;
   std::string* const unknown_;
+  nlohmann::detail::json_sax_dom_parser<Json> store_;
   std::array<size_t, kMaxDepth> keys_{};  // of the objects that are open, by depth
-  size_t values_ = 0;
+  size_t depth_ = 0, values_ = 0;
   bool kept_ = true;
 };
 
@@ -54,22 +97,11 @@ class Keeper {
 
 Json parse_object(std::string_view body, std::span<const std::string_view> known,
                   std::string* unknown) {
-  const auto not_json = [](size_t byte) {
-    return BadJson{"the body is not valid JSON; byte " + std::to_string(byte)};
-  };
   // The library takes a NUL for the end of the text.
   if (const size_t nul = body.find('\0'); nul != std::string_view::npos) throw not_json(nul + 1);
-  Keeper keeper(known, unknown);
   Json object;
-  try {
-    object = Json::parse(body, [&keeper](int depth, Json::parse_event_t event, Json& value) {
-      return keeper(depth, event, value);
-    });
-  } catch (const Json::parse_error& e) {
-    throw not_json(e.byte);
-  } catch (const Json::out_of_range&) {
-    throw BadJson{"the body has a number beyond all number types"};
-  }
+  Reader reader(known, unknown, object);
+  Json::sax_parse(body, &reader);
   if (!object.is_object()) throw BadField{"", "the body must be a JSON object"};
   return object;
 }

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <string>
 
 #include "server/json_fields.h"
@@ -138,6 +139,15 @@ TEST(OpenAiRequest, BoundsWhatABodyCanHold) {
   EXPECT_EQ(refused(parse_completion, R"({"model":"m","prompt":)" + values + "]}"), "null null");
   EXPECT_EQ(refused(parse_completion, completion(",\"stop\":\"" + std::string(4097, 's') + "\"")),
             "string_above_max_length stop");
+}
+
+TEST(ParseObject, TakesLinearTime) {
+  constexpr std::string_view kKnown[] = {"a"};
+  std::string many = "{}";
+  for (int i = 0; i < 400'000; ++i) many += ",{}";
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(parse_object("{\"a\":[" + many + "]}", kKnown)["a"].size(), 400'001U);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
 }
 
 TEST(ParseObject, SaysWhichKeyIsNotKnown) {
