@@ -52,31 +52,61 @@ double checked_number(const JsonReader& reader, const std::string& key, const js
   return value.get<double>();
 }
 
+// Stores what the library reads, and refuses a key that comes twice and what is nested too deeply.
+// (Its parser with a callback looks through a whole object after each object in it.)
+class Builder : public nlohmann::detail::json_sax_dom_parser<json> {
+ public:
+  using Base = nlohmann::detail::json_sax_dom_parser<json>;
+  Builder(json& root, const std::string& file) : Base(root), file_(file) {}
+
+  bool start_object(size_t size) {
+    open();
+    return Base::start_object(size);
+  }
+  bool start_array(size_t size) {
+    open();
+    return Base::start_array(size);
+  }
+  bool end_object() {
+    --depth_;
+    return Base::end_object();
+  }
+  bool end_array() {
+    --depth_;
+    return Base::end_array();
+  }
+  bool key(std::string& name) {
+    if (depth_ == 1 && !seen_.insert(name).second) throw_corrupt(file_, name, "is listed twice");
+    return Base::key(name);
+  }
+  bool parse_error(size_t byte, const std::string& /*token*/, const json::exception& what) {
+    const bool number = dynamic_cast<const json::out_of_range*>(&what) != nullptr;
+    throw_corrupt(file_, "",
+                  number ? "not valid JSON: a number is out of range"
+                         : "not valid JSON at byte " + std::to_string(byte));
+  }
+
+ private:
+  void open() {
+    if (++depth_ > kMaxDepth) {
+      throw_corrupt(file_, "", "JSON nested deeper than " + std::to_string(kMaxDepth));
+    }
+  }
+
+  const std::string& file_;
+  std::set<std::string, std::less<>> seen_;
+  int depth_ = 0;
+};
+
 }  // namespace
 
 JsonReader::JsonReader(std::shared_ptr<const void> value, std::string file, std::string path)
     : value_(std::move(value)), file_(std::move(file)), path_(std::move(path)) {}
 
 JsonReader JsonReader::parse(std::string_view text, const std::string& file) {
-  std::set<std::string, std::less<>> seen;
-  const auto watch = [&](int depth, json::parse_event_t event, json& parsed) {
-    if (depth > kMaxDepth) {
-      throw_corrupt(file, "", "JSON nested deeper than " + std::to_string(kMaxDepth));
-    }
-    if (event == json::parse_event_t::key && depth == 1 &&
-        !seen.insert(parsed.get_ref<const std::string&>()).second) {
-      throw_corrupt(file, parsed.get_ref<const std::string&>(), "is listed twice");
-    }
-    return true;
-  };
   auto root = std::make_shared<json>();
-  try {
-    *root = json::parse(text, watch);
-  } catch (const json::parse_error& e) {
-    throw_corrupt(file, "", "not valid JSON at byte " + std::to_string(e.byte));
-  } catch (const json::exception&) {
-    throw_corrupt(file, "", "not valid JSON: a number is out of range");
-  }
+  Builder builder(*root, file);
+  json::sax_parse(text, &builder);
   if (!root->is_object()) {
     throw_corrupt(file, "", "must hold a JSON object; got " + shown(*root));
   }

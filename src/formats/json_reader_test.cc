@@ -1,5 +1,7 @@
 #include "formats/json_reader.h"
 
+#include <chrono>
+
 #include "formats/testing.h"
 
 namespace llorch {
@@ -90,6 +92,14 @@ TEST(JsonReader, KeepsTheDocumentAliveForItsInnerObjects) {
                 .object("o");
   }
   EXPECT_EQ(inner->string("k"), "a value too long to be kept in place");
+}
+
+TEST(JsonReader, TakesLinearTime) {
+  std::string many = "{}";
+  for (int i = 0; i < 400'000; ++i) many += ",{}";
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_TRUE(JsonReader::parse("{\"a\": [" + many + "]}", "c.json").contains("a"));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
 }
 
 TEST(JsonReader, KeepsHostileKeysOnOneLine) {
