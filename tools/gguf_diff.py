@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import make_gguf_goldens
 from family_diff import compare_outputs, run
-from make_goldens import EAGER, SPECIAL, fill, longrope, rope
+from golden_models import SPECIAL, longrope, rope
+from make_goldens import EAGER, fill
 
 
 def random_golden(family, rng):

@@ -26,9 +26,10 @@ from gguf.quants import dequantize, quantize
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from dequantize_diff import SCALES, random_blocks
+from golden_models import LLAMA3, SPECIAL, longrope, rope
 from make_goldens import (
-    CHAT_TEMPLATE, EAGER, LLAMA3, SPECIAL, TOLERANCE, all_logits, byte_characters, fill, longrope,
-    random_prompt, rope, run, worst_difference, write_reference,
+    CHAT_TEMPLATE, EAGER, TOLERANCE, all_logits, byte_characters, fill, random_prompt, run,
+    worst_difference, write_reference,
 )  # fmt: skip
 
 COMMON = dict(
