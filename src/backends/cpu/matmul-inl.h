@@ -13,11 +13,27 @@ namespace {
 // see far enough ahead (measured on Zen 3).
 constexpr int kPrefetchBytes = 1024;
 
+// Which weights a tile asks for while it computes.
+struct NextBytes {  // of its own panel
+  template <class Element>
+  HWY_INLINE void fetch(const Element* column, int64_t) const {
+    __builtin_prefetch(column + kPrefetchBytes / sizeof(Element));
+  }
+};
+struct Share {  // of the block that comes next: `step` bytes with each column
+  const std::byte* from;
+  int64_t step;
+  template <class Element>
+  HWY_INLINE void fetch(const Element*, int64_t k) const {
+    __builtin_prefetch(from + k * step);
+  }
+};
+
 // sums[p][i] (+)= x[i][0 .. count) times panel p's columns; M rows and P panels in registers.
-template <class Stored, int M, int P>
+template <class Stored, int M, int P, class Ahead>
 HWY_INLINE void multiply_tile(const float* const* x, int64_t column, int count,
                               const typename Stored::Element* const* panels, float* const* sums,
-                              bool first) {
+                              bool first, Ahead ahead) {
   Vec acc[P][M][kPanelVectors];
   for (int p = 0; p < P; ++p) {
     for (int i = 0; i < M; ++i) {
@@ -29,8 +45,7 @@ HWY_INLINE void multiply_tile(const float* const* x, int64_t column, int count,
   for (int64_t k = 0; k < count; ++k) {
     Vec w[P][kPanelVectors];
     for (int p = 0; p < P; ++p) {
-      __builtin_prefetch(panels[p] + k * kPanelRows +
-                         kPrefetchBytes / sizeof(typename Stored::Element));
+      ahead.fetch(panels[p] + k * kPanelRows, k);
       Stored::load_panel(panels[p] + k * kPanelRows, w[p]);
     }
     for (int i = 0; i < M; ++i) {
@@ -53,26 +68,26 @@ HWY_INLINE void multiply_tile(const float* const* x, int64_t column, int count,
 }
 
 // The same for m <= kMaxRows rows, P panels.
-template <class Stored, int P>
+template <class Stored, int P, class Ahead>
 HWY_NOINLINE void multiply_rows(int m, const float* const* x, int64_t column, int count,
                                 const typename Stored::Element* const* panels, float* const* sums,
-                                bool first) {
+                                bool first, Ahead ahead) {
   switch (m) {
     case 1:
-      return multiply_tile<Stored, 1, P>(x, column, count, panels, sums, first);
+      return multiply_tile<Stored, 1, P>(x, column, count, panels, sums, first, ahead);
     case 2:
-      return multiply_tile<Stored, 2, P>(x, column, count, panels, sums, first);
+      return multiply_tile<Stored, 2, P>(x, column, count, panels, sums, first, ahead);
     case 3:
-      return multiply_tile<Stored, 3, P>(x, column, count, panels, sums, first);
+      return multiply_tile<Stored, 3, P>(x, column, count, panels, sums, first, ahead);
   }
   if constexpr (P == 1) {
     switch (m) {
       case 4:
-        return multiply_tile<Stored, 4, 1>(x, column, count, panels, sums, first);
+        return multiply_tile<Stored, 4, 1>(x, column, count, panels, sums, first, ahead);
       case 5:
-        return multiply_tile<Stored, 5, 1>(x, column, count, panels, sums, first);
+        return multiply_tile<Stored, 5, 1>(x, column, count, panels, sums, first, ahead);
       default:
-        return multiply_tile<Stored, 6, 1>(x, column, count, panels, sums, first);
+        return multiply_tile<Stored, 6, 1>(x, column, count, panels, sums, first, ahead);
     }
   }
 }
@@ -113,11 +128,20 @@ HWY_INLINE void multiply_block(const Matmul& args, int panel, int row, int rows,
     columns[p] = reinterpret_cast<const Element*>(data) + k * kPanelRows;
   }
   const int height = tile_height(rows);
-  for (int i = 0; i < rows; i += height) {
+  // With few rows the tiles share out the columns that come next: else only the first of them,
+  // which meets weights that are not in the cache yet, would keep memory busy.
+  constexpr int64_t kColumnBytes = kPanelRows * sizeof(Element);
+  const auto* next = reinterpret_cast<const std::byte*>(columns[0]) + width * kColumnBytes;
+  Share share{next, kColumnBytes * height / rows};
+  for (int i = 0; i < rows; i += height, share.from += width * share.step) {
     float* sums[P];
     for (int p = 0; p < P; ++p) sums[p] = block_sums + (p * kBlockRows + i) * kPanelRows;
-    multiply_rows<Stored, P>(min_of(height, rows - i), args.x + row + i, k, width, columns, sums,
-                             k == 0);
+    const int m = min_of(height, rows - i);
+    if (P == 1 && args.m <= kFewRows && rows > height) {
+      multiply_rows<Stored, P>(m, args.x + row + i, k, width, columns, sums, k == 0, share);
+    } else {
+      multiply_rows<Stored, P>(m, args.x + row + i, k, width, columns, sums, k == 0, NextBytes());
+    }
   }
 }
 
