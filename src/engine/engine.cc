@@ -107,9 +107,10 @@ struct Engine::Impl {
         block_counts(take_memory(backend, model, options, kv_spec, kv_shape, builder)),
         blocks(kv_shape, block_counts),
         scheduler({options.max_batch, options.step_tokens, model.recompute_above()}, blocks),
+        metrics(std::in_place, options.context),
         watch(options.now, options.stall_timeout),
         intake(static_cast<size_t>(options.max_batch) + static_cast<size_t>(options.max_queue),
-               watch) {}
+               watch, requests) {}
 
   bool step();
   void compute(std::span<const Slice> slices);
@@ -118,7 +119,7 @@ struct Engine::Impl {
   void end_cancelled();
   void finish(Sequence* sequence, Event terminal);
   void end_all(const FailedEvent& terminal);
-  void publish();
+  void publish(int left = 0);
 
   // Fixed once made.
   Backend& backend;
@@ -138,12 +139,13 @@ struct Engine::Impl {
   std::vector<Sequence*> wanting;               // who gets a token of this step
 
   // Shared with all threads.
+  std::optional<EngineMetrics> metrics;  // made anew after the warm-up
+  OpenRequests requests;
   StallWatch watch;
   Intake intake;
-  std::atomic<int> running{0}, waiting{0};
   std::atomic<int32_t> blocks_used{0};
   std::atomic<float> kv_usage{0};
-  std::atomic<uint64_t> steps{0}, preemptions{0}, tokens_in{0}, tokens_out{0};
+  std::atomic<uint64_t> preemptions{0};
   std::atomic<bool> failed{false};
 };
 
@@ -163,7 +165,9 @@ void Engine::Impl::compute(std::span<const Slice> slices) {
   start_new(slices);
   const TimePoint began = options.now();
   wanting.clear();
+  int32_t tokens = 0;
   for (const Slice& slice : slices) {
+    tokens += slice.tokens;
     if (slice.wants_token()) wanting.push_back(slice.sequence);
   }
   const Batch& batch = builder.build(slices);
@@ -174,17 +178,19 @@ void Engine::Impl::compute(std::span<const Slice> slices) {
                                           ", want " + std::to_string(wanting.size()));
   }
   scheduler.computed();
-  ++steps;
+  metrics->steps.add();
+  metrics->step_tokens.observe(tokens);
   watch.step_ended(began);
   deliver(std::move(sampled));
 }
 
 void Engine::Impl::start_new(std::span<const Slice> slices) {
+  const TimePoint now = options.now();
   for (const Slice& slice : slices) {
     Sequence& sequence = *slice.sequence;
     if (sequence.started) continue;
     sequence.started = true;
-    tokens_in += static_cast<uint64_t>(sequence.prompt_tokens);
+    metrics->scheduled(sequence.times, sequence.prompt_tokens, now);
     const auto failure =
         told([&] { return sequence.output->start(std::chrono::system_clock::now()); });
     // Its slice is part of this step already, so it leaves before the next.
@@ -199,7 +205,7 @@ void Engine::Impl::deliver(std::vector<Sampled> sampled) {
     const int32_t before = sequence.output->tokens_out();
     sequence.tokens.push_back(sampled[i].token);
     auto terminal = told([&] { return sequence.output->take(std::move(sampled[i]), now); });
-    tokens_out += static_cast<uint64_t>(sequence.output->tokens_out() - before);
+    metrics->took(sequence.times, sequence.output->tokens_out() - before, now);
     if (terminal) finish(&sequence, std::move(*terminal));
   }
 }
@@ -230,7 +236,9 @@ void Engine::Impl::finish(Sequence* sequence, Event terminal) {
   const std::unique_ptr<Sequence> owned = std::move(*at);
   open.erase(at);
   intake.release(owned->request.job_id);
-  publish();
+  metrics->finished(owned->times, outcome_of(terminal), owned->prompt_tokens,
+                    owned->output->tokens_out(), options.now());
+  publish(1);
   told([&]() -> std::optional<Event> {
     owned->output->stream().push(std::move(terminal));
     return std::nullopt;
@@ -246,9 +254,9 @@ void Engine::Impl::end_all(const FailedEvent& terminal) {
   while (!open.empty()) finish(open.front().get(), terminal);
 }
 
-void Engine::Impl::publish() {
-  running = scheduler.running();
-  waiting = scheduler.waiting();
+// `left`: requests that have gone since.
+void Engine::Impl::publish(int left) {
+  requests.update(scheduler.running(), left);
   blocks_used = blocks.used();
   kv_usage = blocks.usage();
   preemptions = scheduler.preemptions();
@@ -292,7 +300,7 @@ void Engine::warm_up() {
       throw Error(ErrorCode::kInternal, "[warm_up] " + failure->message);
     }
   }
-  impl_->steps = impl_->tokens_in = impl_->tokens_out = 0;
+  impl_->metrics.emplace(impl_->options.context);
   impl_->watch.forget_steps();
   impl_->intake.forget_ended();
 }
@@ -314,8 +322,9 @@ std::shared_ptr<Stream> Engine::submit(Request request, std::function<void()> wa
                                                               : engine.options.stream_events);
   stream->on_event(std::move(wake));
   auto sequence = std::make_unique<Sequence>(std::move(request));
+  sequence->times.arrived = engine.options.now();
   if (sequence->request.timeout.count() > 0) {
-    sequence->deadline = engine.options.now() + sequence->request.timeout;
+    sequence->deadline = sequence->times.arrived + sequence->request.timeout;
   }
   sequence->output.emplace(sequence->request, sequence->prompt_tokens, engine.tokenizer,
                            engine.options.eos_ids, stream);
@@ -336,20 +345,24 @@ bool Engine::fail_stalled() {
 
 EngineSnapshot Engine::snapshot() const {
   EngineSnapshot result;
-  result.running = impl_->running;
-  result.waiting = impl_->waiting + impl_->intake.queued();
+  const OpenRequests::Figures requests = impl_->requests.read();
+  result.running = requests.running;
+  result.waiting = requests.waiting;
   result.blocks_used = impl_->blocks_used;
   result.blocks_total = impl_->blocks.total();
   result.kv_usage = impl_->kv_usage;
-  result.steps = impl_->steps;
+  result.steps = impl_->metrics->steps.value();
   result.preemptions = impl_->preemptions;
-  result.tokens_in = impl_->tokens_in;
-  result.tokens_out = impl_->tokens_out;
+  result.tokens_in = impl_->metrics->tokens_in.value();
+  result.tokens_out = impl_->metrics->tokens_out.value();
   result.stalled = impl_->watch.stalled();
   result.failed = impl_->failed;
   return result;
 }
 
+const EngineMetrics& Engine::metrics() const { return *impl_->metrics; }
+int32_t Engine::block_tokens() const { return impl_->options.block_tokens; }
+int32_t Engine::group_blocks() const { return *std::ranges::max_element(impl_->block_counts); }
 uint64_t Engine::kv_bytes() const { return kv_pool_bytes(impl_->kv_spec, impl_->block_counts); }
 int Engine::context() const { return impl_->options.context; }
 int32_t Engine::vocab() const { return impl_->vocab; }

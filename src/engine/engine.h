@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/metrics.h"
 #include "engine/request.h"
 #include "model/model.h"
 #include "ops/backend.h"
@@ -77,10 +78,13 @@ class Engine {
   // should the step ever end. True if so. To be called now and then. Any thread but the engine's.
   bool fail_stalled();
 
-  EngineSnapshot snapshot() const;  // any thread, lock-free
-  uint64_t kv_bytes() const;        // of the whole pool
-  int context() const;              // tokens
-  int32_t vocab() const;            // ids of a prompt are below it
+  EngineSnapshot snapshot() const;       // any thread, lock-free
+  const EngineMetrics& metrics() const;  // any thread, lock-free
+  int32_t block_tokens() const;          // of one kv block
+  int32_t group_blocks() const;          // kv blocks of the largest group
+  uint64_t kv_bytes() const;             // of the whole pool
+  int context() const;                   // tokens
+  int32_t vocab() const;                 // ids of a prompt are below it
 
   // New requests are refused from now on. Any thread.
   void start_drain();

@@ -25,7 +25,7 @@ void Intake::submit(std::unique_ptr<Sequence> sequence, std::shared_ptr<Stream> 
   incoming_.reserve(incoming_.size() + 1);  // so that a job which is open is also queued
   jobs_.emplace(job_id, std::move(stream));
   incoming_.push_back(std::move(sequence));
-  queued_ = static_cast<int>(incoming_.size());
+  requests_.arrived();
   if (untold_++ == 0) watch_.work_begins();
   work_.notify_one();
 }
@@ -68,7 +68,6 @@ void Intake::take(std::vector<std::unique_ptr<Sequence>>& to) {
   const std::lock_guard lock(mutex_);
   std::move(incoming_.begin(), incoming_.end(), std::back_inserter(to));
   incoming_.clear();
-  queued_ = 0;
 }
 
 void Intake::wait() {

@@ -19,8 +19,10 @@ namespace llorch {
 
 class Intake {
  public:
-  // At most `capacity` jobs are open at once. `watch` is told when work begins and ends.
-  Intake(size_t capacity, StallWatch& watch) : capacity_(capacity), watch_(watch) {}
+  // At most `capacity` jobs are open at once. `watch` is told when work begins and ends, and
+  // `requests` of every job that is opened.
+  Intake(size_t capacity, StallWatch& watch, OpenRequests& requests)
+      : capacity_(capacity), watch_(watch), requests_(requests) {}
 
   // Any thread.
 
@@ -33,7 +35,6 @@ class Intake {
   void close();  // no job is opened any more
   void stop();   // close(), and wait() returns
   bool wait_drained(std::chrono::steady_clock::time_point deadline);
-  int queued() const { return queued_; }  // lock-free
 
   // Engine thread.
 
@@ -51,6 +52,7 @@ class Intake {
  private:
   const size_t capacity_;
   StallWatch& watch_;
+  OpenRequests& requests_;
   mutable std::mutex mutex_;  // held for a few lines, never for a step
   std::condition_variable work_, drained_;
   std::vector<std::unique_ptr<Sequence>> incoming_;
@@ -59,7 +61,6 @@ class Intake {
   size_t untold_ = 0;              // jobs that have not left()
   bool closed_ = false;
   std::atomic<bool> stopping_{false};
-  std::atomic<int> queued_{0};  // the size of incoming_
 };
 
 }  // namespace llorch

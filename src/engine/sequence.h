@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/block_manager.h"
+#include "engine/metrics.h"
 #include "engine/output.h"
 #include "engine/request.h"
 
@@ -22,6 +23,7 @@ struct Sequence {
   bool outgrown = false;       // they are for a length above SchedulerOptions::recompute_above
   std::vector<BlockTable> kv;  // [G], or empty
   bool started = false;        // has been part of a step
+  RequestTimes times;
   std::optional<std::chrono::steady_clock::time_point> deadline;
   std::optional<Output> output;  // none in tests of what does not emit
 
