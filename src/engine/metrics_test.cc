@@ -169,6 +169,14 @@ TEST(EngineMetrics, WhatIsCancelledOrLateHasAnOutcomeButNoLatency) {
   EXPECT_EQ(count(m.request_prompt_tokens), 0);
 }
 
+TEST(EngineMetrics, AReaderThatIsTooSlowHasFailed) {
+  TestEngine test({.stream_events = 2});
+  const auto stream = test.submit(test_request("a", "ab", 9));
+  test.run_until_idle();
+  EXPECT_EQ(outcomes(test.engine.metrics(), Outcome::kInferenceFailed), 1);
+  EXPECT_EQ(outcomes(test.engine.metrics()), 1);
+}
+
 TEST(EngineMetrics, TheWarmUpIsForgotten) {
   TestEngine test;
   test.engine.warm_up();

@@ -2,10 +2,12 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/os.h"
 #include "server/execute_request.h"
 #include "server/generation.h"
 #include "server/http_text.h"
 #include "server/json_text.h"
+#include "server/metrics_text.h"
 #include "server/openai_error.h"
 #include "server/openai_writer.h"
 #include "server/text_tools.h"
@@ -19,6 +21,7 @@ enum class Route {
   kHealth,
   kLive,
   kReady,
+  kMetrics,
   kCancel,
   kShutdown,
   kTokenize,
@@ -42,6 +45,7 @@ constexpr RouteRow kRoutes[] = {
     {"/health", Route::kHealth, false},
     {"/livez", Route::kLive, false},
     {"/readyz", Route::kReady, false},
+    {"/metrics", Route::kMetrics, false},
     {"/cancel", Route::kCancel, true, true},
     {"/shutdown", Route::kShutdown, true},
     {"/tokenize", Route::kTokenize, true, true, false, true},
@@ -171,6 +175,8 @@ Api::Outcome Api::handle(const RequestHead& head, std::string_view body,
       return live();
     case Route::kReady:
       return ready();
+    case Route::kMetrics:
+      return metrics();
     case Route::kCancel:
       return cancel(body);
     case Route::kShutdown:
@@ -195,6 +201,12 @@ Api::Outcome Api::handle(const RequestHead& head, std::string_view body,
   return refuse(bad);
 } catch (const Error& error) {
   return refusal_of(error);
+}
+
+void Api::note(std::string_view path, const Reply& reply) {
+  const bool refused = reply.refusal == Refusal::kOverloaded ||
+                       reply.refusal == Refusal::kUnavailable || reply.refusal == Refusal::kLoading;
+  if (refused && find_route(path).generates) refused_.add();
 }
 
 Api::Outcome Api::submit(const RequestHead& head, std::variant<Generation, Reply> wanted,
@@ -222,24 +234,38 @@ const char* Api::why_unhealthy(const EngineSnapshot& snapshot) const {
   return draining_ ? "draining" : nullptr;
 }
 
+double Api::uptime_s() const {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - born_).count();
+}
+
 Reply Api::health() const {
   const Service* const s = service();
   const EngineSnapshot now = s ? s->engine->snapshot() : EngineSnapshot();
   const char* const reason = why_unhealthy(now);
-  const auto uptime =
-      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - born_);
   std::string body = std::string("{\"status\":\"") + (reason ? "unhealthy" : "healthy") +
                      "\",\"vram_bytes\":" + std::to_string(s ? s->weight_bytes : 0) +
                      ",\"model\":" + json_string(options_.model_name) +
                      ",\"architecture\":" + json_string(s ? s->architecture : "") +
                      ",\"backend\":" + json_string(options_.backend) +
                      ",\"context_length\":" + std::to_string(s ? s->engine->context() : 0) +
-                     ",\"uptime_seconds\":" + std::to_string(uptime.count()) +
+                     ",\"uptime_seconds\":" + std::to_string(static_cast<int64_t>(uptime_s())) +
                      ",\"running\":" + std::to_string(now.running) +
                      ",\"waiting\":" + std::to_string(now.waiting) +
                      ",\"kv_usage\":" + json_number(now.kv_usage);
   if (reason) body += std::string(",\"reason\":\"") + reason + "\"";
   return json_reply(reason ? 503 : 200, body + "}");
+}
+
+Reply Api::metrics() const {
+  const Service* const s = service();
+  Reply reply = json_reply(200, metrics_text(*s->engine, {.model_name = options_.model_name,
+                                                          .refused = refused_.value(),
+                                                          .connections = connections_,
+                                                          .weight_bytes = s->weight_bytes,
+                                                          .uptime_s = uptime_s(),
+                                                          .resident_bytes = os::resident_bytes()}));
+  reply.content_type = kMetricsContentType;
+  return reply;
 }
 
 Reply Api::live() const {

@@ -45,7 +45,9 @@ class Api {
  public:
   using Outcome = std::variant<Reply, std::shared_ptr<Execution>>;
 
-  explicit Api(const ServerOptions& options) : options_(options) {}
+  // `connections` is read for the metrics.
+  Api(const ServerOptions& options, const std::atomic<int>& connections)
+      : options_(options), connections_(connections) {}
 
   void on_shutdown(std::function<void()> callback) { shutdown_ = std::move(callback); }
   void serve(const Service& service);  // once
@@ -56,11 +58,15 @@ class Api {
   // Takes time with the size of the body: it is parsed and tokenised here. Any thread. `wake` is
   // called from the engine thread when the execution has events.
   Outcome handle(const RequestHead& head, std::string_view body, std::function<void()> wake);
+  // For the metrics: this answer is about to be sent.
+  void note(std::string_view path, const Reply& reply);
 
  private:
   const Service* service() const { return service_.load(std::memory_order_acquire); }
   const char* why_unhealthy(const EngineSnapshot& snapshot) const;
+  double uptime_s() const;
   Reply health() const;
+  Reply metrics() const;
   Reply live() const;
   Reply ready() const;
   Reply cancel(std::string_view body) const;
@@ -70,6 +76,7 @@ class Api {
                  std::function<void()> wake) const;
 
   const ServerOptions options_;
+  const std::atomic<int>& connections_;
   const std::chrono::steady_clock::time_point born_ = std::chrono::steady_clock::now();
   const int64_t created_ = std::chrono::duration_cast<std::chrono::seconds>(
                                std::chrono::system_clock::now().time_since_epoch())
@@ -78,6 +85,7 @@ class Api {
   Service stored_service_;
   std::atomic<const Service*> service_{nullptr};
   std::atomic<bool> draining_{false}, shutdown_asked_{false};
+  Counter refused_;  // requests to generate
 };
 
 }  // namespace llorch

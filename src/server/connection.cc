@@ -302,6 +302,7 @@ Connection::Task<std::optional<Reply>> Connection::read_body(Incoming& in) {
 
 Connection::Task<Connection::Next> Connection::reply(const Reply& reply, const Incoming& in) {
   writing_ = true;
+  shared_->api.note(in.head.path, reply);
   Framing framing = in.framing;
   framing.keep_alive = framing.keep_alive && !finishing_;
   // Made before it is awaited: g++ 12 destroys conditional temporaries of such an expression twice.

@@ -32,10 +32,10 @@ struct IoThread {
 
 // What all connections share.
 struct Shared {
-  explicit Shared(const ServerOptions& o) : options(o), api(o) {}
+  explicit Shared(const ServerOptions& o) : options(o), api(o, connections) {}
   const ServerOptions options;
-  Api api;
   std::atomic<int> connections{0};
+  Api api;
   std::atomic<size_t> body_bytes{0};  // of requests that are being read or handled
   // Handles what is_heavy(), so that parsing, templating and tokenising keep no I/O thread from the
   // others. Two threads: a chat goes past one long text.

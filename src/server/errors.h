@@ -31,7 +31,8 @@ enum class Refusal {
 // An HTTP answer that is there as a whole.
 struct Reply {
   int status = 200;
-  std::string body;   // JSON
+  std::string body;
+  const char* content_type = "application/json";
   std::string allow;  // methods, for 405 and OPTIONS
   int retry_after_s = 0;
   bool close = false;  // the connection ends with this answer

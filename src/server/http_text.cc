@@ -76,9 +76,8 @@ std::string answer(const Reply& reply, const std::string& correlation_id, const 
   std::string out =
       "HTTP/1.1 " + std::to_string(reply.status) + " " + reason(reply.status) + "\r\n";
   if (reply.status != 204) {
-    out +=
-        "content-type: application/json\r\ncontent-length: " + std::to_string(reply.body.size()) +
-        "\r\n";
+    out += std::string("content-type: ") + reply.content_type +
+           "\r\ncontent-length: " + std::to_string(reply.body.size()) + "\r\n";
   }
   if (!reply.allow.empty()) out += "allow: " + reply.allow + "\r\n";
   if (reply.retry_after_s > 0) {

@@ -61,7 +61,8 @@ def test_only_livez_answers_while_loading(gated, job):
         assert worker.request("GET", "/livez").status == 200
         check_unhealthy(worker, "loading")
         for method, path, body in [("POST", "/execute", job()), ("GET", "/readyz", None),
-                                   ("POST", "/cancel", {"job_id": "a"}), ("GET", "/nope", None),
+                                   ("GET", "/metrics", None), ("POST", "/cancel", {"job_id": "a"}),
+                                   ("GET", "/nope", None),
                                    ("POST", "/shutdown", None), ("PUT", "/execute", None)]:
             check_refused(worker.request(method, path, body), "LOADING")
         gate.open()
