@@ -191,8 +191,10 @@ void Engine::Impl::start_new(std::span<const Slice> slices) {
     if (sequence.started) continue;
     sequence.started = true;
     metrics->scheduled(sequence.times, sequence.prompt_tokens, now);
-    const auto failure =
-        told([&] { return sequence.output->start(std::chrono::system_clock::now()); });
+    const auto failure = told([&]() -> std::optional<Event> {
+      sequence.output->start(std::chrono::system_clock::now());
+      return std::nullopt;
+    });
     // Its slice is part of this step already, so it leaves before the next.
     if (failure) sequence.output->stream().cancel(CancelCause::kSlowReader);
   }
@@ -214,7 +216,7 @@ void Engine::Impl::end_cancelled() {
   const TimePoint now = options.now();
   for (size_t i = 0; i < open.size();) {
     Sequence& sequence = *open[i];
-    const CancelCause cause = sequence.output->stream().cancelled();
+    const CancelCause cause = sequence.output->stream().cancelled(now);
     if (cause != CancelCause::kNone) {
       finish(&sequence, cancelled(cause));
     } else if (sequence.deadline && now >= *sequence.deadline) {
@@ -292,10 +294,10 @@ void Engine::warm_up() {
   request.prompt.assign(static_cast<size_t>(std::min(16, impl_->options.context / 2)), 0);
   request.max_tokens = std::min(4, impl_->options.context / 2);
   request.ignore_eos = true;
-  const std::shared_ptr<Stream> stream = submit(std::move(request), nullptr);
+  const std::shared_ptr<Reader> reader = submit(std::move(request), nullptr);
   while (step()) {
   }
-  while (const std::optional<Event> event = stream->next()) {
+  while (const auto event = reader->next()) {
     if (const auto* failure = std::get_if<FailedEvent>(&*event)) {
       throw Error(ErrorCode::kInternal, "[warm_up] " + failure->message);
     }
@@ -305,7 +307,7 @@ void Engine::warm_up() {
   impl_->intake.forget_ended();
 }
 
-std::shared_ptr<Stream> Engine::submit(Request request, std::function<void()> wake) {
+std::shared_ptr<Reader> Engine::submit(Request request, std::function<void()> wake) {
   const Impl& engine = *impl_;
   const auto in_vocabulary = [&](int32_t id) { return id >= 0 && id < engine.vocab; };
   const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
@@ -318,9 +320,10 @@ std::shared_ptr<Stream> Engine::submit(Request request, std::function<void()> wa
                                             std::to_string(engine.options.context) +
                                             ", vocabulary " + std::to_string(engine.vocab));
   }
-  auto stream = std::make_shared<Stream>(request.in_one_piece ? std::numeric_limits<size_t>::max()
-                                                              : engine.options.stream_events);
-  stream->on_event(std::move(wake));
+  StreamOptions events{.reader_events = engine.options.stream_events};
+  if (request.in_one_piece) events.reader_events = std::numeric_limits<size_t>::max();
+  const auto stream = std::make_shared<Stream>(events);
+  auto reader = stream->attach(std::move(wake));
   auto sequence = std::make_unique<Sequence>(std::move(request));
   sequence->times.arrived = engine.options.now();
   if (sequence->request.timeout.count() > 0) {
@@ -329,7 +332,7 @@ std::shared_ptr<Stream> Engine::submit(Request request, std::function<void()> wa
   sequence->output.emplace(sequence->request, sequence->prompt_tokens, engine.tokenizer,
                            engine.options.eos_ids, stream);
   impl_->intake.submit(std::move(sequence), stream);
-  return stream;
+  return reader;
 }
 
 bool Engine::cancel(const std::string& job_id) { return impl_->intake.cancel(job_id); }

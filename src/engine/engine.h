@@ -12,6 +12,7 @@
 
 #include "engine/metrics.h"
 #include "engine/request.h"
+#include "engine/stream.h"
 #include "model/model.h"
 #include "ops/backend.h"
 #include "tokenizer/tokenizer.h"
@@ -67,10 +68,11 @@ class Engine {
   // if no request is open. run() is this in a loop; tests call it one at a time.
   bool step();
 
-  // Queues a request; `wake` becomes the returned stream's. Throws Error{kBadRequest} if prompt and
-  // max_tokens are not what Request says, kOverloaded if the queue is full, kConflict if the job id
-  // is queued or running, kUnavailable when draining, stalled, failed or stopped. Any thread.
-  std::shared_ptr<Stream> submit(Request request, std::function<void()> wake);
+  // Queues a request and gives a reader of its events; `wake` is as Stream::attach takes it. Throws
+  // Error{kBadRequest} if prompt and max_tokens are not what Request says, kOverloaded if the queue
+  // is full, kConflict if the job id is queued or running, kUnavailable when draining, stalled,
+  // failed or stopped. Any thread.
+  std::shared_ptr<Reader> submit(Request request, std::function<void()> wake);
   // True if the job is queued, running, or ended not long ago; its sequence is gone before the next
   // step. Any thread.
   bool cancel(const std::string& job_id);

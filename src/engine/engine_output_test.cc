@@ -28,7 +28,7 @@ TEST(EngineOutput, FailsARequestWhoseLogitsAreNotFinite) {
   const Request request = test_request("job", "a", 3);
   Sampled not_finite;
   not_finite.token = -1;
-  Output output(request, 1, model.tokenizer, {}, std::make_shared<Stream>(4));
+  Output output(request, 1, model.tokenizer, {}, std::make_shared<Stream>());
   const std::optional<Event> terminal = output.take(not_finite, {});
   ASSERT_TRUE(terminal.has_value());
   EXPECT_EQ(described({*terminal}), "failed(INFERENCE_FAILED,retriable)");

@@ -26,7 +26,7 @@ void expect_refused(ErrorCode code, TestEngine& test, Request request) {
   }
 }
 
-std::string last_of(Stream& stream) {
+std::string last_of(Reader& stream) {
   const std::vector<Event> events = all_events(stream);
   return events.empty() ? "" : described({events.back()});
 }
@@ -42,7 +42,7 @@ class ScopedEnvironment {
 
 TEST(Engine, InterleavesSixteenRequests) {
   TestEngine test;
-  std::vector<std::shared_ptr<Stream>> streams;
+  std::vector<std::shared_ptr<Reader>> streams;
   for (int i = 0; i < 16; ++i) {
     streams.push_back(test.submit(test_request("job" + std::to_string(i), "ab", 5)));
   }
@@ -90,7 +90,7 @@ std::string answer(const Variation& v, TestKind kind = TestKind::kPlain) {
                    .kv_bytes = pool_bytes(v, kind)},
                   kind);
   std::mt19937 random(5);
-  std::vector<std::shared_ptr<Stream>> others;
+  std::vector<std::shared_ptr<Reader>> others;
   const auto add_other = [&] {
     Request other = test_request("other" + std::to_string(others.size()), "", 0);
     other.prompt.resize(random() % 60 + 1);
@@ -241,7 +241,7 @@ TEST(Engine, RefusesAJobIdThatIsOpen) {
 
 TEST(Engine, HasFreedEverythingWhenTheEndIsTold) {
   TestEngine test;
-  std::shared_ptr<Stream> first, second;
+  std::shared_ptr<Reader> first, second;
   first = test.engine.submit(test_request("a", "a", 2), [&] {
     while (const auto event = first->next()) {
       if (!std::holds_alternative<EndEvent>(*event)) continue;
@@ -308,7 +308,7 @@ TEST(Engine, CancelsBehindAFullBatch) {
   const auto first = test.submit(test_request("a", "a", 3));
   const auto second = test.submit(test_request("b", "a", 3));
   test.engine.step();
-  second->cancel(CancelCause::kDisconnected);
+  second->leave();
   test.engine.step();
   EXPECT_EQ(described(*second), "failed(CANCELLED)");
   test.run_until_idle();
@@ -457,7 +457,7 @@ TEST(Engine, StopEndsWhatIsLeft) {
 }
 
 TEST(Engine, ItsDestructorLeavesNoStreamOpen) {
-  std::shared_ptr<Stream> stream;
+  std::shared_ptr<Reader> stream;
   {
     TestEngine test;
     stream = test.submit(test_request("a", "a", 20));
@@ -470,7 +470,7 @@ TEST(Engine, CountsWhatItDoes) {
   EXPECT_EQ(test.engine.snapshot().blocks_total, 32);
   EXPECT_EQ(test.engine.kv_bytes(), 2 * kContextBytes);
   EXPECT_EQ(test.engine.context(), 256);
-  std::vector<std::shared_ptr<Stream>> streams;
+  std::vector<std::shared_ptr<Reader>> streams;
   for (const char* id : {"a", "b", "c"}) streams.push_back(test.submit(test_request(id, "!!.", 9)));
   EXPECT_EQ(test.engine.snapshot().waiting, 3);
   test.engine.step();

@@ -36,7 +36,7 @@ class Bell {
 };
 
 // Reads one stream to its terminal event; calls `each` after every event.
-Event read_to_end(Stream& stream, Bell& bell, const std::function<void()>& each) {
+Event read_to_end(Reader& stream, Bell& bell, const std::function<void()>& each) {
   for (;;) {
     bell.wait();
     while (auto event = stream.next()) {
@@ -86,7 +86,7 @@ void submit_many(Engine& engine, uint32_t seed, int jobs, Tally& tally) {
     Request request = test_request(id, "once upon a time", 1 + static_cast<int32_t>(random() % 40));
     request.ignore_eos = true;
     const auto bell = std::make_shared<Bell>();
-    std::shared_ptr<Stream> stream;
+    std::shared_ptr<Reader> stream;
     try {
       stream = engine.submit(request, [bell] { bell->ring(); });
     } catch (const Error& error) {
@@ -98,7 +98,7 @@ void submit_many(Engine& engine, uint32_t seed, int jobs, Tally& tally) {
     const auto how = static_cast<int>(random() % 3);
     const Event last = read_to_end(*stream, *bell, [&] {
       if (countdown-- != 0) return;
-      if (how == 0) stream->cancel(CancelCause::kDisconnected);
+      if (how == 0) stream->leave();
       if (how == 1) {
         EXPECT_TRUE(engine.cancel(id));
       }
@@ -156,7 +156,7 @@ TEST(EngineThreads, AnIdleEngineWakesForASubmitAndForStop) {
 
 TEST(EngineThreads, StopEndsAllStreamsAndRefusesAfterwards) {
   RunningEngine engine({.max_batch = 2});
-  std::vector<std::shared_ptr<Stream>> streams;
+  std::vector<std::shared_ptr<Reader>> streams;
   std::vector<std::unique_ptr<Bell>> bells;
   for (int i = 0; i < 8; ++i) {
     bells.push_back(std::make_unique<Bell>());

@@ -203,7 +203,7 @@ TEST(EngineSnapshot, NoOpenRequestIsOutOfSight) {
     return std::chrono::steady_clock::time_point(milliseconds(1));
   };
   Engine engine(model.backend, model.model, model.tokenizer, options);
-  std::vector<std::shared_ptr<Stream>> streams;
+  std::vector<std::shared_ptr<Reader>> streams;
   for (; open < 6; ++open) {
     streams.push_back(engine.submit(test_request("job" + std::to_string(open), "ab", 3), {}));
   }

@@ -9,10 +9,6 @@ namespace {
 
 constexpr std::chrono::seconds kMetricsInterval{1};
 
-FailedEvent reader_too_slow() {
-  return {"INFERENCE_FAILED", "the reader is too slow for its events", true};
-}
-
 }  // namespace
 
 Output::Output(const Request& request, int32_t prompt_tokens, const Tokenizer& tokenizer,
@@ -24,9 +20,8 @@ Output::Output(const Request& request, int32_t prompt_tokens, const Tokenizer& t
       max_tokens_(request.max_tokens),
       wants_logprobs_(request.sampling.top_logprobs >= 0) {}
 
-std::optional<Event> Output::start(std::chrono::system_clock::time_point at) {
-  if (!stream_->push(StartedEvent{at, prompt_tokens_, 0})) return reader_too_slow();
-  return std::nullopt;
+void Output::start(std::chrono::system_clock::time_point at) {
+  stream_->push(StartedEvent{at, prompt_tokens_, 0});
 }
 
 std::optional<Event> Output::take(Sampled sampled, TimePoint now) {
@@ -39,9 +34,7 @@ std::optional<Event> Output::take(Sampled sampled, TimePoint now) {
   }
   if (is_eos(sampled.token)) {
     std::string rest = decoder_.finish();
-    if (!rest.empty() && !stream_->push(TokenEvent{std::move(rest), last_token_, {}, {}})) {
-      return reader_too_slow();
-    }
+    if (!rest.empty()) stream_->push(TokenEvent{std::move(rest), last_token_, {}, {}});
     return end(decoder_.stopped() ? StopReason::kStopSequence : StopReason::kEos, now);
   }
   last_token_ = sampled.token;
@@ -49,10 +42,10 @@ std::optional<Event> Output::take(Sampled sampled, TimePoint now) {
   std::string text = decoder_.push(sampled.token);
   const bool last = tokens_out_ == max_tokens_;
   if (last && !decoder_.stopped()) text += decoder_.finish();
-  if (!push_token(std::move(text), sampled)) return reader_too_slow();
+  push_token(std::move(text), sampled);
   if (decoder_.stopped()) return end(StopReason::kStopSequence, now);
   if (last) return end(StopReason::kMaxTokens, now);
-  if (!push_metrics(now)) return reader_too_slow();
+  push_metrics(now);
   return std::nullopt;
 }
 
@@ -60,22 +53,23 @@ bool Output::is_eos(int32_t token) const {
   return std::binary_search(eos_.begin(), eos_.end(), token);
 }
 
-bool Output::push_token(std::string text, Sampled& sampled) {
-  if (!wants_logprobs_) {
-    return text.empty() || stream_->push(TokenEvent{std::move(text), sampled.token, {}, {}});
+void Output::push_token(std::string text, Sampled& sampled) {
+  if (wants_logprobs_) {
+    stream_->push(
+        TokenEvent{std::move(text), sampled.token, sampled.logprob, std::move(sampled.top)});
+  } else if (!text.empty()) {
+    stream_->push(TokenEvent{std::move(text), sampled.token, {}, {}});
   }
-  return stream_->push(
-      TokenEvent{std::move(text), sampled.token, sampled.logprob, std::move(sampled.top)});
 }
 
-bool Output::push_metrics(TimePoint now) {
+void Output::push_metrics(TimePoint now) {
   const auto elapsed = now - metrics_at_;
-  if (elapsed < kMetricsInterval) return true;
+  if (elapsed < kMetricsInterval) return;
   const float rate = static_cast<float>(tokens_out_ - tokens_at_metrics_) /
                      std::chrono::duration<float>(elapsed).count();
   metrics_at_ = now;
   tokens_at_metrics_ = tokens_out_;
-  return stream_->push(MetricsEvent{rate});
+  stream_->push(MetricsEvent{rate});
 }
 
 EndEvent Output::end(StopReason reason, TimePoint now) const {

@@ -9,6 +9,7 @@
 #include <span>
 
 #include "engine/request.h"
+#include "engine/stream.h"
 #include "tokenizer/stream_decoder.h"
 #include "tokenizer/tokenizer.h"
 
@@ -26,16 +27,16 @@ class Output {
   Stream& stream() const { return *stream_; }
   int32_t tokens_out() const { return tokens_out_; }
 
-  // The request's first tokens are about to be computed. Gives what ends the request, if anything.
-  std::optional<Event> start(std::chrono::system_clock::time_point at);
+  // The request's first tokens are about to be computed.
+  void start(std::chrono::system_clock::time_point at);
   // Takes the model's next token and pushes what it brings. Once the output is complete it gives
   // the terminal event, not pushed, so that the caller can free what the request holds before.
   std::optional<Event> take(Sampled sampled, TimePoint now);
 
  private:
   bool is_eos(int32_t token) const;
-  bool push_token(std::string text, Sampled& sampled);
-  bool push_metrics(TimePoint now);
+  void push_token(std::string text, Sampled& sampled);
+  void push_metrics(TimePoint now);
   EndEvent end(StopReason reason, TimePoint now) const;
 
   std::shared_ptr<Stream> stream_;

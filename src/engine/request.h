@@ -1,17 +1,10 @@
-// What a client asks for and what it is told, without HTTP or JSON: the two ends of the hand-off
-// between the I/O threads and the engine thread.
+// What a client asks for and what it is told, without HTTP or JSON.
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <deque>
-#include <functional>
-#include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
-#include <utility>
 #include <variant>
 #include <vector>
 
@@ -61,35 +54,8 @@ struct FailedEvent {
 };
 using Event = std::variant<StartedEvent, TokenEvent, MetricsEvent, EndEvent, FailedEvent>;
 
-// Why a request was ended from outside; the first cause wins.
-enum class CancelCause : int { kNone, kClient, kDisconnected, kShutdown, kSlowReader, kStalled };
-
-// One request's way back: a bounded queue of events from the engine thread to one reader, and a
-// cancel flag the other way. Started, then tokens and metrics, then exactly one end or failure.
-class Stream {
- public:
-  explicit Stream(size_t capacity) : capacity_(capacity) {}
-
-  // Reader's side. `wake` is called from the engine thread, with no lock held, whenever a queue
-  // that was empty has an event; it must only post. Set it before the request is submitted.
-  void on_event(std::function<void()> wake) { wake_ = std::move(wake); }
-  std::optional<Event> next();
-  // The engine looks before each step, and it steps as long as any request is open.
-  void cancel(CancelCause cause);
-
-  // Engine's side. False if the reader is `capacity` events behind or the stream has ended: the
-  // event is not queued. A terminal event has room always, but once: what comes after it is
-  // dropped.
-  bool push(Event event);
-  CancelCause cancelled() const { return cancel_.load(std::memory_order_acquire); }
-
- private:
-  const size_t capacity_;
-  std::function<void()> wake_;
-  std::mutex mutex_;  // held for a move of one event
-  std::deque<Event> events_;
-  bool ended_ = false;
-  std::atomic<CancelCause> cancel_{CancelCause::kNone};
-};
+inline bool is_terminal(const Event& event) {
+  return std::holds_alternative<EndEvent>(event) || std::holds_alternative<FailedEvent>(event);
+}
 
 }  // namespace llorch

@@ -55,9 +55,9 @@ Request test_request(std::string job_id, std::string_view prompt, int32_t max_to
   return request;
 }
 
-std::vector<Event> all_events(Stream& stream) {
+std::vector<Event> all_events(Reader& reader) {
   std::vector<Event> events;
-  while (auto event = stream.next()) events.push_back(std::move(*event));
+  while (const auto event = reader.next()) events.push_back(*event);
   return events;
 }
 

@@ -31,7 +31,7 @@ class TestEngine {
   // Context 256 unless given; `now` becomes the test's clock.
   explicit TestEngine(EngineOptions options = {}, TestKind kind = TestKind::kPlain);
 
-  std::shared_ptr<Stream> submit(Request request) { return engine.submit(std::move(request), {}); }
+  std::shared_ptr<Reader> submit(Request request) { return engine.submit(std::move(request), {}); }
   void run_until_idle() {
     while (engine.step()) {
     }
@@ -45,11 +45,11 @@ class TestEngine {
 // Greedy, without logprobs.
 Request test_request(std::string job_id, std::string_view prompt, int32_t max_tokens);
 
-std::vector<Event> all_events(Stream& stream);
+std::vector<Event> all_events(Reader& reader);
 // Joined by spaces: started(prompt tokens), token(text), token(text,id,logprob,[id:logprob ...]),
 // metrics(rate), end(MAX_TOKENS,tokens out), end(STOP_SEQUENCE,tokens out,sequence),
 // failed(code,retriable).
 std::string described(const std::vector<Event>& events);
-inline std::string described(Stream& stream) { return described(all_events(stream)); }
+inline std::string described(Reader& reader) { return described(all_events(reader)); }
 
 }  // namespace llorch

@@ -215,8 +215,8 @@ Api::Outcome Api::submit(const RequestHead& head, std::variant<Generation, Reply
   Generation& generation = std::get<Generation>(wanted);
   Request& request = generation.request;
   request.correlation_id = head.correlation_id;
-  auto stream = service()->engine->submit(request, std::move(wake));
-  return std::make_shared<Execution>(std::move(stream), request, std::move(generation.writer),
+  auto reader = service()->engine->submit(request, std::move(wake));
+  return std::make_shared<Execution>(std::move(reader), request, std::move(generation.writer),
                                      generation.keepalive);
 }
 

@@ -456,7 +456,7 @@ Connection::Task<void> Connection::watch_peer(Execution& execution) {
 
 void Connection::peer_has_gone(Execution& execution) {
   peer_gone_ = Clock::now();
-  execution.cancel(CancelCause::kDisconnected);
+  execution.leave();
   set_deadline(kAfterEnd);  // of the write under way, if there is one
   signal_.cancel();
 }

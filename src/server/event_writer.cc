@@ -2,10 +2,6 @@
 
 namespace llorch {
 
-bool is_terminal(const Event& event) {
-  return std::holds_alternative<EndEvent>(event) || std::holds_alternative<FailedEvent>(event);
-}
-
 const char* name(StopReason reason) {
   switch (reason) {
     case StopReason::kMaxTokens:

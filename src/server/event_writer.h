@@ -21,7 +21,6 @@ class EventWriter {
   virtual int status() const { return 200; }
 };
 
-bool is_terminal(const Event& event);
 const char* name(StopReason reason);  // "MAX_TOKENS"
 
 }  // namespace llorch

@@ -4,9 +4,9 @@
 
 namespace llorch {
 
-Execution::Execution(std::shared_ptr<Stream> stream, const Request& request,
+Execution::Execution(std::shared_ptr<Reader> reader, const Request& request,
                      std::unique_ptr<EventWriter> writer, std::chrono::milliseconds keepalive)
-    : stream_(std::move(stream)),
+    : reader_(std::move(reader)),
       writer_(std::move(writer)),
       job_id_(request.job_id),
       correlation_id_(request.correlation_id),
@@ -20,7 +20,6 @@ Execution::Execution(std::shared_ptr<Stream> stream, const Request& request,
 }
 
 Execution::~Execution() {
-  if (!ended_) stream_->cancel(CancelCause::kDisconnected);
   log(Level::kInfo, "execute_end",
       {{"job_id", job_id_},
        {"correlation_id", correlation_id_},
@@ -37,7 +36,7 @@ std::string Execution::take() {
   constexpr size_t kEnough = 64 * 1024;
   std::string bytes;
   while (!ended_ && bytes.size() < kEnough) {
-    const std::optional<Event> event = stream_->next();
+    const auto event = reader_->next();
     if (!event) break;
     note(*event);
     bytes += writer_->write(*event);

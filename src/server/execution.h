@@ -6,15 +6,16 @@
 #include <memory>
 #include <string>
 
+#include "engine/stream.h"
 #include "server/event_writer.h"
 
 namespace llorch {
 
-// Belongs to one I/O thread. Logs `execute_start` when made and `execute_end` when destroyed; if no
-// terminal event was taken by then, the request is cancelled.
+// Belongs to one I/O thread. Logs `execute_start` when made and `execute_end` when destroyed; the
+// reader leaves by then.
 class Execution {
  public:
-  Execution(std::shared_ptr<Stream> stream, const Request& request,
+  Execution(std::shared_ptr<Reader> reader, const Request& request,
             std::unique_ptr<EventWriter> writer, std::chrono::milliseconds keepalive);
   ~Execution();
   Execution(const Execution&) = delete;
@@ -26,7 +27,7 @@ class Execution {
   // As EventWriter's.
   bool streams() const { return writer_->streams(); }
   int status() const { return writer_->status(); }
-  void cancel(CancelCause cause) { stream_->cancel(cause); }
+  void leave() { reader_->leave(); }                                  // see Reader
   std::chrono::milliseconds keepalive() const { return keepalive_; }  // 0: none
 
  private:
@@ -34,7 +35,7 @@ class Execution {
   void note(const Event& event);
   int64_t ms_until(Clock::time_point then) const;
 
-  std::shared_ptr<Stream> stream_;
+  const std::shared_ptr<Reader> reader_;
   std::unique_ptr<EventWriter> writer_;
   std::string job_id_, correlation_id_;
   std::chrono::milliseconds keepalive_;

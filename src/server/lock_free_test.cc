@@ -92,7 +92,7 @@ class LockFree : public ::testing::Test {
   Engine engine_;
   std::atomic<int> connections_{0};
   Api api_;
-  std::vector<std::shared_ptr<Stream>> streams_;
+  std::vector<std::shared_ptr<Reader>> streams_;
 };
 
 thread_local std::function<bool()> LockFree::stops_here;

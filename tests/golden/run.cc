@@ -84,7 +84,7 @@ class Prompt {
   std::vector<int32_t> positions_, slots_, query_start_, kv_len_, blocks_, rows_;
 };
 
-Answer answer_of(Stream& stream) {
+Answer answer_of(Reader& stream) {
   Answer answer;
   while (const auto event = stream.next()) {
     if (const auto* token = std::get_if<TokenEvent>(&*event)) {
@@ -136,7 +136,7 @@ std::vector<Answer> greedy_answers(Backend& backend, const Model& model, const T
   options.max_batch = load.requests;
   Engine engine(backend, model, tokenizer, options);
   engine.warm_up();
-  std::vector<std::shared_ptr<Stream>> streams;
+  std::vector<std::shared_ptr<Reader>> streams;
   for (int i = 0; i < load.requests; ++i) {
     Request request;
     request.job_id = std::to_string(i);
