@@ -22,6 +22,7 @@ struct Request {
   // The answer leaves in one piece, so no reader can fall behind: max_tokens bounds its events.
   bool in_one_piece = false;
   std::chrono::milliseconds timeout{0};  // from submission; 0: none
+  int32_t priority = 0;                  // the higher goes first
 };
 
 enum class StopReason { kMaxTokens, kEos, kStopSequence };

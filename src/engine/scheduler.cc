@@ -5,18 +5,45 @@
 #include "base/error.h"
 
 namespace llorch {
+namespace {
+
+bool before(const Sequence* a, const Sequence* b) {
+  if (a->request.priority != b->request.priority) return a->request.priority > b->request.priority;
+  return a->arrival < b->arrival;
+}
+
+template <class List>
+void insert_in_order(List& list, Sequence* sequence) {
+  list.insert(std::upper_bound(list.begin(), list.end(), sequence, before), sequence);
+}
+
+// The first of those with the fewest tokens to compute, if they are fewer than `than`.
+template <class Iterator>
+Iterator shortest(Iterator begin, Iterator end, int32_t than) {
+  Iterator found = end;
+  for (Iterator i = begin; i != end; ++i) {
+    if ((*i)->missing() >= than) continue;
+    found = i;
+    than = (*i)->missing();
+  }
+  return found;
+}
+
+}  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions& options, KvBlocks& blocks)
     : options_(options), blocks_(blocks) {
   CHECK(options.max_batch > 0 && options.step_tokens >= options.max_batch);
   running_.reserve(static_cast<size_t>(options.max_batch));
   slices_.reserve(static_cast<size_t>(options.max_batch));
+  prompts_.reserve(static_cast<size_t>(options.max_batch));
 }
 
 void Scheduler::add(Sequence* sequence) {
   CHECK(blocks_.fits(sequence->limit()));
   CHECK(sequence->missing() > 0);
-  waiting_.push_back(sequence);
+  sequence->arrival = arrivals_++;
+  insert_in_order(waiting_, sequence);
 }
 
 void Scheduler::remove(Sequence* sequence) {
@@ -27,23 +54,14 @@ void Scheduler::remove(Sequence* sequence) {
 std::span<const Slice> Scheduler::schedule() {
   slices_.clear();
   restart_outgrown();
-  int32_t budget = options_.step_tokens;
-  const auto take = [&](Sequence* sequence) {
-    const int32_t tokens = std::min(sequence->missing(), budget);
-    slices_.push_back({sequence, tokens});
-    budget -= tokens;
-  };
-
-  // Only a sequence younger than running_[i] is preempted, so none that has its slice already.
-  for (size_t i = 0; i < running_.size(); ++i) {
-    if (running_[i]->missing() == 1 && hold_or_preempt(*running_[i])) take(running_[i]);
-  }
+  // Whoever is preempted here comes later in order, so nobody loses what it has just been given.
+  for (size_t i = 0; i < running_.size(); ++i) hold_or_preempt(*running_[i]);
+  make_way();
+  budget_ = options_.step_tokens;
   for (Sequence* sequence : running_) {
-    if (sequence->missing() == 1 || budget == 0) continue;
-    CHECK(blocks_.hold(sequence->kv, sequence->computed, sequence->known()));
-    take(sequence);
+    if (sequence->missing() == 1) take(sequence, 1);
   }
-  while (budget > 0 && admit()) take(running_.back());
+  prefill();
   CHECK(!slices_.empty() || (running_.empty() && waiting_.empty()));
   return slices_;
 }
@@ -54,21 +72,97 @@ void Scheduler::computed() {
 
 void Scheduler::restart_outgrown() {
   if (options_.recompute_above == 0) return;
-  // From the youngest, so that they keep their order in the line.
   for (size_t i = running_.size(); i-- > 0;) {
     const bool outgrown = running_[i]->known() > options_.recompute_above;
     if (outgrown && !running_[i]->outgrown) back_to_line(i);
   }
 }
 
-bool Scheduler::hold_or_preempt(Sequence& sequence) {
+void Scheduler::hold_or_preempt(Sequence& sequence) {
   while (!blocks_.hold(sequence.kv, sequence.computed, sequence.known())) {
     const bool itself = running_.back() == &sequence;
-    back_to_line(running_.size() - 1);
-    ++preemptions_;
-    if (itself) return false;
+    preempt_last();
+    if (itself) return;
   }
-  return true;
+}
+
+// If the head of the line is next and would have room but for those behind it in order, they go.
+void Scheduler::make_way() {
+  if (waiting_.empty()) return;
+  const Sequence* head = waiting_.front();
+  const auto ahead = std::upper_bound(running_.begin(), running_.end(), head, before);
+  if (std::any_of(running_.begin(), ahead, [](auto* s) { return s->missing() > 1; })) return;
+  const auto least = static_cast<size_t>(ahead - running_.begin());
+  for (size_t kept = running_.size() + 1; kept-- > least;) {
+    if (!has_room(*head, kept)) continue;
+    while (running_.size() > kept) preempt_last();
+    return;
+  }
+}
+
+void Scheduler::prefill() {
+  prompts_.clear();
+  for (Sequence* sequence : running_) {
+    if (sequence->missing() > 1) prompts_.push_back(sequence);
+  }
+  while (budget_ > 0) {
+    Sequence* first = next_prompt();
+    if (!first) return;
+    const int32_t kept = std::min(first->missing(), budget_ - budget_ / 2);
+    while (budget_ > kept) {
+      Sequence* shorter = shorter_than(*first);
+      if (!shorter) break;
+      take(shorter, budget_ - kept);
+    }
+    take(first, budget_);
+  }
+}
+
+// The foremost that can have rows, out of the line if need be. Null if there is none.
+Sequence* Scheduler::next_prompt() {
+  if (!waiting_.empty()) {
+    Sequence* head = waiting_.front();
+    const bool is_next = prompts_.empty() || before(head, prompts_.front());
+    if (is_next && has_room(*head, running_.size()) && admit(*head)) return head;
+  }
+  if (prompts_.empty()) return nullptr;
+  Sequence* first = prompts_.front();
+  prompts_.erase(prompts_.begin());
+  return first;
+}
+
+// The shortest prompt of the same priority that can have rows, if it is shorter than the rest of
+// `first`; out of the line if need be. Null if there is none.
+Sequence* Scheduler::shorter_than(const Sequence& first) {
+  const auto same = [&](const Sequence* s) {
+    return s->request.priority == first.request.priority;
+  };
+  const auto running_end = std::find_if_not(prompts_.begin(), prompts_.end(), same);
+  const auto running = shortest(prompts_.begin(), running_end, first.missing());
+  const int32_t least = running == running_end ? first.missing() : (*running)->missing();
+  const auto line_end = std::find_if_not(waiting_.begin(), waiting_.end(), same);
+  const auto waiting = shortest(waiting_.begin(), line_end, least);
+  if (waiting != line_end) {
+    Sequence* sequence = *waiting;
+    const Sequence* head = waiting_.front();
+    const Sequence* next = head == sequence ? nullptr : head;
+    if (has_room(*sequence, running_.size(), next) && admit(*sequence)) return sequence;
+  }
+  if (running == running_end) return nullptr;
+  Sequence* sequence = *running;
+  prompts_.erase(running);
+  return sequence;
+}
+
+void Scheduler::take(Sequence* sequence, int32_t most) {
+  const int32_t tokens = std::min(sequence->missing(), most);
+  slices_.push_back({sequence, tokens});
+  budget_ -= tokens;
+}
+
+void Scheduler::preempt_last() {
+  back_to_line(running_.size() - 1);
+  ++preemptions_;
 }
 
 void Scheduler::back_to_line(size_t index) {
@@ -76,26 +170,39 @@ void Scheduler::back_to_line(size_t index) {
   blocks_.release(sequence->kv);
   sequence->computed = 0;
   running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(index));
-  waiting_.push_front(sequence);
+  insert_in_order(waiting_, sequence);
 }
 
-bool Scheduler::admit() {
-  if (waiting_.empty() || running() == options_.max_batch) return false;
-  Sequence& head = *waiting_.front();
-  const int32_t total = head.known();
-  // Beside its prompt and first token, one spare block for each running sequence that can still
-  // grow: else the newcomer would be preempted before its prompt has paid off.
+// Whether a sequence of the line can run beside the first `kept` running ones, were the others
+// gone, and leave `next` its room. Beside its prompt and first token it must leave one spare block
+// for each running sequence that can still grow: else it would be preempted before its prompt has
+// paid off.
+bool Scheduler::has_room(const Sequence& sequence, size_t kept, const Sequence* next) const {
+  if (kept + (next ? 2 : 1) > static_cast<size_t>(options_.max_batch)) return false;
   for (size_t g = 0; g < blocks_.groups(); ++g) {
-    int32_t wanted = blocks_.needed(g, std::min(total + 1, head.limit()));
-    for (const Sequence* sequence : running_) {
-      wanted += blocks_.can_grow(g, sequence->kv[g], sequence->limit());
+    const auto needed = [&](const Sequence& s) {
+      return blocks_.needed(g, std::min(s.known() + 1, s.limit()));
+    };
+    int32_t wanted = needed(sequence) + (next ? needed(*next) : 0);
+    int32_t free = blocks_.free(g);
+    for (size_t i = 0; i < running_.size(); ++i) {
+      const BlockTable& table = running_[i]->kv[g];
+      if (i >= kept) {
+        free += table.held();
+      } else if (blocks_.can_grow(g, table, running_[i]->limit())) {
+        ++wanted;
+      }
     }
-    if (wanted > blocks_.free(g)) return false;
+    if (wanted > free) return false;
   }
-  CHECK(blocks_.hold(head.kv, 0, total));
-  head.outgrown = options_.recompute_above > 0 && total > options_.recompute_above;
-  waiting_.pop_front();
-  running_.push_back(&head);
+  return true;
+}
+
+bool Scheduler::admit(Sequence& sequence) {
+  if (!blocks_.hold(sequence.kv, 0, sequence.known())) return false;
+  sequence.outgrown = options_.recompute_above > 0 && sequence.known() > options_.recompute_above;
+  std::erase(waiting_, &sequence);
+  insert_in_order(running_, &sequence);
   return true;
 }
 

@@ -1,5 +1,14 @@
 // Which sequences are part of the next step, and with how many tokens. Pure policy: knows no
 // device, clock, text or thread.
+//
+// One order rules everywhere: the higher priority goes first, then who came first, and whoever was
+// preempted keeps its place. What holds:
+// - The foremost sequence of all is part of every step, unless its rope has just outgrown its k, v.
+// - Who is next to be computed lacks no blocks and no place in the batch that someone behind it in
+//   order holds.
+// - A prompt may be overtaken by shorter ones of its priority, but they leave the head of the line
+//   its blocks and its place, and the foremost prompt has half of each step's prefill: it takes at
+//   most twice the steps that it would take without them.
 #pragma once
 
 #include <cstdint>
@@ -32,16 +41,18 @@ class Scheduler {
  public:
   Scheduler(const SchedulerOptions& options, KvBlocks& blocks);
 
-  // To the tail of the waiting line. Its limit() fits all blocks together; the caller owns it until
-  // remove().
+  // Into the waiting line, where its priority says. Its limit() fits all blocks together; the
+  // caller owns it until remove().
   void add(Sequence* sequence);
   // Takes it out, wherever it is, and frees its blocks.
   void remove(Sequence* sequence);
 
-  // The next step; valid until the next call. Decoding sequences come first, one row each; what the
-  // budget leaves goes to prompts, oldest first, then to the head of the waiting line if its whole
-  // prompt has blocks. A decoding sequence that finds no block takes those of the youngest running
-  // one, which goes back to the head of the line and is computed anew, output included.
+  // The next step; valid until the next call. Decoding sequences come first, one row each. What the
+  // budget leaves goes to prompts: half to the foremost, the rest to shorter ones of its priority,
+  // the shortest first, and what they leave to the next in order. A prompt leaves the line when it
+  // gets its first rows, if it has blocks for all its tokens.
+  // A sequence that finds no block takes those of the last in order, which goes back to the line
+  // and is computed anew, output included.
   // Empty only if there is no sequence at all.
   std::span<const Slice> schedule();
   // The scheduled slices have been computed.
@@ -53,15 +64,25 @@ class Scheduler {
 
  private:
   void restart_outgrown();
-  bool hold_or_preempt(Sequence& sequence);
+  void hold_or_preempt(Sequence& sequence);
+  void make_way();
+  void prefill();
+  Sequence* next_prompt();
+  Sequence* shorter_than(const Sequence& first);
+  void take(Sequence* sequence, int32_t most);
+  void preempt_last();
   void back_to_line(size_t index);
-  bool admit();
+  bool has_room(const Sequence& sequence, size_t kept, const Sequence* next = nullptr) const;
+  bool admit(Sequence& sequence);
 
   const SchedulerOptions options_;
   KvBlocks& blocks_;
-  std::deque<Sequence*> waiting_;
-  std::vector<Sequence*> running_;  // oldest first
+  std::deque<Sequence*> waiting_;   // in order
+  std::vector<Sequence*> running_;  // in order
   std::vector<Slice> slices_;
+  std::vector<Sequence*> prompts_;  // in order: those that run and can still get rows in this step
+  int32_t budget_ = 0;              // rows that this step still has
+  uint64_t arrivals_ = 0;
   uint64_t preemptions_ = 0;
 };
 

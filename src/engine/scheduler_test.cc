@@ -11,8 +11,9 @@
 namespace llorch {
 namespace {
 
-std::unique_ptr<Sequence> sequence(int32_t prompt_tokens, int32_t max_tokens) {
+std::unique_ptr<Sequence> sequence(int32_t prompt_tokens, int32_t max_tokens, int32_t priority) {
   Request request;
+  request.priority = priority;
   request.prompt.assign(static_cast<size_t>(prompt_tokens), 1);
   request.max_tokens = max_tokens;
   return std::make_unique<Sequence>(std::move(request));
@@ -43,8 +44,8 @@ struct Bench {
       : blocks({std::move(groups), block_tokens, options.step_tokens}, counts),
         scheduler(options, blocks) {}
 
-  Sequence* add(int32_t prompt_tokens, int32_t max_tokens) {
-    all.push_back(sequence(prompt_tokens, max_tokens));
+  Sequence* add(int32_t prompt_tokens, int32_t max_tokens, int32_t priority = 0) {
+    all.push_back(sequence(prompt_tokens, max_tokens, priority));
     scheduler.add(all.back().get());
     return all.back().get();
   }
@@ -90,9 +91,87 @@ TEST(Scheduler, DecodesFirstAndPrefillsBeside) {
   Sequence* b = bench.add(20, 50);
   EXPECT_EQ(bench.step(), (Slices{{a, 1}, {b, 9}}));
   Sequence* c = bench.add(4, 50);
-  EXPECT_EQ(bench.step(), (Slices{{a, 1}, {b, 9}}));
-  EXPECT_EQ(bench.step(), (Slices{{a, 1}, {b, 2}, {c, 4}}));
+  EXPECT_EQ(bench.step(), (Slices{{a, 1}, {c, 4}, {b, 5}}));
+  EXPECT_EQ(bench.step(), (Slices{{a, 1}, {c, 1}, {b, 6}}));
   EXPECT_EQ(bench.step(), (Slices{{a, 1}, {b, 1}, {c, 1}}));
+}
+
+TEST(Scheduler, GivesHalfToTheForemostPromptAndTheRestToTheShortest) {
+  Bench bench(200, 16, {.max_batch = 8, .step_tokens = 20});
+  Sequence* a = bench.add(100, 2);
+  Sequence* b = bench.add(100, 2);
+  Sequence* c = bench.add(15, 2);
+  Sequence* d = bench.add(4, 2);
+  EXPECT_EQ(bench.step(), (Slices{{d, 4}, {c, 6}, {a, 10}}));
+  EXPECT_EQ(bench.step(), (Slices{{d, 1}, {c, 9}, {a, 10}}));
+  EXPECT_EQ(bench.step(), (Slices{{c, 1}, {a, 19}}));
+  // As long as it is the shorter one, the first has all: b gains nothing by a waiting for it.
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(bench.step(), (Slices{{a, 20}}));
+  EXPECT_EQ(bench.step(), (Slices{{a, 1}, {b, 19}}));
+}
+
+TEST(Scheduler, LetsNoOvertakerTakeWhatTheHeadOfTheLineNeeds) {
+  // 20 blocks: a holds 8, b needs 9, so there is room for a c beside b if it needs at most 2 (one
+  // is a's spare).
+  for (const int32_t tokens : {7, 8}) {
+    Bench bench(20, 4, {.max_batch = 8, .step_tokens = 8});
+    Sequence* a = bench.add(29, 9);
+    bench.step();
+    bench.add(32, 2);
+    Sequence* c = bench.add(tokens, 2);
+    bench.step();
+    EXPECT_EQ(held(*c) > 0, tokens == 7);
+    EXPECT_EQ(bench.step().back().first, a);
+  }
+  // Nor the last place of the batch.
+  for (const int32_t places : {2, 3}) {
+    Bench bench(50, 4, {.max_batch = places, .step_tokens = 8});
+    bench.add(29, 9);
+    bench.step();
+    bench.add(32, 2);
+    Sequence* c = bench.add(4, 2);
+    bench.step();
+    EXPECT_EQ(held(*c) > 0, places == 3);
+  }
+}
+
+TEST(Scheduler, TakesTheHigherPriorityFirst) {
+  Bench bench(200, 16, {.max_batch = 2, .step_tokens = 10});
+  Sequence* low = bench.add(4, 9, -5);
+  Sequence* first = bench.add(4, 9);
+  Sequence* second = bench.add(4, 9);
+  EXPECT_EQ(bench.step(), (Slices{{first, 4}, {second, 4}}));
+  // No half for a shorter prompt of lower priority.
+  Bench other(200, 16, {.max_batch = 4, .step_tokens = 10});
+  low = other.add(4, 9, -5);
+  Sequence* high = other.add(25, 9, 5);
+  EXPECT_EQ(other.step(), (Slices{{high, 10}}));
+  EXPECT_EQ(other.step(), (Slices{{high, 10}}));
+  EXPECT_EQ(other.step(), (Slices{{high, 5}, {low, 4}}));
+}
+
+TEST(Scheduler, PutsTheLowestPriorityBackForAHigherOne) {
+  Bench bench(200, 16, {.max_batch = 3, .step_tokens = 10});
+  Sequence* a = bench.add(2, 9);
+  Sequence* low = bench.add(2, 9, -1);
+  Sequence* young = bench.add(2, 9);
+  bench.step();
+  Sequence* high = bench.add(3, 9, 1);
+  EXPECT_EQ(bench.step(), (Slices{{a, 1}, {young, 1}, {high, 3}}));
+  EXPECT_EQ(held(*low), 0);
+  EXPECT_EQ(bench.scheduler.preemptions(), 1u);
+  bench.add(3, 9, 0);  // behind all who run
+  EXPECT_EQ(bench.step(), (Slices{{high, 1}, {a, 1}, {young, 1}}));
+  // Blocks alike, and nobody goes when that would not make enough room.
+  Bench tight(6, 4, {.max_batch = 8, .step_tokens = 30});
+  a = tight.add(8, 3, 2);
+  low = tight.add(7, 2);
+  EXPECT_EQ(tight.step(), (Slices{{a, 8}, {low, 7}}));
+  high = tight.add(12, 2, 1);
+  EXPECT_EQ(tight.step(), (Slices{{a, 1}, {low, 1}}));
+  tight.step();
+  EXPECT_EQ(tight.finished, (std::vector<Sequence*>{low, a}));
+  EXPECT_EQ(tight.scheduler.preemptions(), 0u);
 }
 
 TEST(Scheduler, AdmitsInOrderOfArrivalUpToMaxBatch) {
@@ -110,11 +189,11 @@ TEST(Scheduler, KeepsASmallRequestBehindALargeOneThatDoesNotFit) {
   Bench bench(4, 16, {.max_batch = 4, .step_tokens = 100});
   Sequence* a = bench.add(33, 2);
   Sequence* b = bench.add(40, 2);
-  bench.add(1, 2);
+  Sequence* c = bench.add(1, 2);
   EXPECT_EQ(bench.step(), (Slices{{a, 33}}));
   EXPECT_EQ(bench.scheduler.waiting(), 2);
-  bench.step();
-  EXPECT_EQ(bench.step().front(), (std::pair{b, 40}));
+  EXPECT_EQ(bench.step(), (Slices{{a, 1}}));
+  EXPECT_EQ(bench.step(), (Slices{{c, 1}, {b, 40}}));
 }
 
 TEST(Scheduler, AdmitsAllThatCanNeverNeedMoreThanThePool) {
@@ -233,6 +312,7 @@ struct Load {
   int32_t blocks, block_tokens, max_batch, step_tokens, arrivals_per_100_steps;
   std::vector<KvGroup> groups = {{}};
   int32_t recompute_above = 0;
+  int32_t priorities = 1;
 
   // Of each group: `blocks`, or what a single sequence needs if that is less.
   std::vector<int32_t> counts() const {
@@ -245,6 +325,41 @@ struct Load {
   }
 };
 
+// What scheduler.h promises of the order, after a step. `open` is in order; they held `had` blocks
+// before.
+void check_order(const Bench& bench, const Load& load, const std::vector<Sequence*>& open,
+                 const std::vector<int32_t>& had, const Slices& slices) {
+  const auto sliced = [&](const Sequence* s) {
+    return std::any_of(slices.begin(), slices.end(), [&](auto& x) { return x.first == s; });
+  };
+  const auto waits = [&](const Sequence* s) { return held(*s) == 0 && !sliced(s); };
+  if (!open.empty() && load.recompute_above == 0) {
+    ASSERT_TRUE(sliced(open.front())) << "the foremost is left out";
+  }
+  // The head of the line, when somebody else was let in.
+  size_t at = 0;
+  while (at < open.size() && had[at] > 0 && !waits(open[at])) ++at;
+  if (at == open.size() || !waits(open[at])) return;
+  const Sequence* head = open[at];
+  // Who comes in before the head of the line leaves it its place and its blocks.
+  for (size_t i = at + 1; i < open.size(); ++i) {
+    if (had[i] > 0 || !sliced(open[i])) continue;
+    ASSERT_EQ(open[i]->request.priority, head->request.priority);
+    ASSERT_LT(bench.scheduler.running(), load.max_batch);
+    for (size_t g = 0; g < load.groups.size(); ++g) {
+      const int32_t tokens = std::min(head->known() + 1, head->limit());
+      ASSERT_GE(bench.blocks.free(g), bench.blocks.needed(g, tokens));
+    }
+  }
+  // Nobody gets blocks at the expense of one before it in order.
+  for (size_t i = 0; i < open.size() && load.recompute_above == 0; ++i) {
+    if (had[i] == 0 || !waits(open[i])) continue;
+    for (size_t behind = i + 1; behind < open.size(); ++behind) {
+      ASSERT_LE(held(*open[behind]), had[behind]);
+    }
+  }
+}
+
 // Random arrivals and cancels against a pool that is often too small.
 void run_load(const Load& load, uint32_t seed) {
   SCOPED_TRACE(load.name);
@@ -255,23 +370,28 @@ void run_load(const Load& load, uint32_t seed) {
   const int32_t context = load.blocks * load.block_tokens;
   Bench bench(load.groups, load.counts(), load.block_tokens,
               {load.max_batch, load.step_tokens, load.recompute_above});
-  std::vector<Sequence*> open;      // in order of arrival
-  std::vector<Sequence*> admitted;  // in order of their first slice
+  std::vector<Sequence*> open;  // in the scheduler's order
   for (int step = 0; step < 3000 || !open.empty(); ++step) {
     ASSERT_LT(step, 200000) << "someone starves";
     if (step < 3000 && random() % 100 < static_cast<uint32_t>(load.arrivals_per_100_steps)) {
       const int32_t prompt = up_to(context - 1);
-      open.push_back(bench.add(prompt, up_to(std::min(context - prompt, 40))));
+      const int32_t priority = load.priorities > 1 ? up_to(load.priorities) : 0;
+      Sequence* s = bench.add(prompt, up_to(std::min(context - prompt, 40)), priority);
+      open.insert(std::find_if(open.begin(), open.end(),
+                               [&](auto* x) { return x->request.priority < priority; }),
+                  s);
     }
     if (!open.empty() && random() % 50 == 0) {
       const auto victim = open.begin() + static_cast<std::ptrdiff_t>(random() % open.size());
       bench.scheduler.remove(*victim);
       ASSERT_EQ(held(**victim), 0);
-      std::erase(admitted, *victim);
       open.erase(victim);
     }
-    std::vector<int32_t> outputs;
-    for (const Sequence* s : open) outputs.push_back(output_tokens(*s));
+    std::vector<int32_t> outputs, had;
+    for (const Sequence* s : open) {
+      outputs.push_back(output_tokens(*s));
+      had.push_back(held(*s));
+    }
     const Slices slices = bench.step();
     ASSERT_EQ(slices.empty(), open.empty());
     int32_t tokens = 0;
@@ -281,18 +401,10 @@ void run_load(const Load& load, uint32_t seed) {
       tokens += slice.second;
       ASSERT_EQ(std::count_if(slices.begin(), slices.end(), [&](auto& x) { return x.first == s; }),
                 1);
-      if (std::find(admitted.begin(), admitted.end(), s) == admitted.end()) admitted.push_back(s);
     }
     ASSERT_LE(tokens, load.step_tokens);
     ASSERT_LE(static_cast<int32_t>(slices.size()), load.max_batch);
-    // Nobody is started before an older one.
-    ASSERT_LE(admitted.size(), open.size());
-    ASSERT_TRUE(std::equal(admitted.begin(), admitted.end(), open.begin()));
-    // The oldest of all is part of every step, unless it has to begin anew.
-    if (!open.empty() && load.recompute_above == 0) {
-      ASSERT_TRUE(std::any_of(slices.begin(), slices.end(),
-                              [&](auto& x) { return x.first == open.front(); }));
-    }
+    check_order(bench, load, open, had, slices);
     int32_t used = 0;
     for (size_t i = 0; i < open.size(); ++i) {
       used += held(*open[i]);
@@ -302,7 +414,6 @@ void run_load(const Load& load, uint32_t seed) {
     ASSERT_EQ(bench.blocks.used(), used);
     for (Sequence* s : bench.finished) {
       std::erase(open, s);
-      std::erase(admitted, s);
       ASSERT_EQ(output_tokens(*s), s->request.max_tokens);
     }
     bench.finished.clear();
@@ -322,6 +433,9 @@ TEST(Scheduler, KeepsItsPromisesUnderRandomLoad) {
       {"a window of one", 30, 3, 8, 8, 20, {{.window = 1}}},
       {"alternating windows", 20, 4, 8, 16, 20, {{}, {.window = 10}}},
       {"wide window", 12, 4, 8, 16, 20, {{.window = 40}, {}}},
+      {"priorities in a tight pool", 8, 4, 8, 16, 20, {{}}, 0, 3},
+      {"priorities, few places", 100, 4, 2, 16, 10, {{}}, 0, 4},
+      {"priorities and windows", 20, 4, 8, 16, 20, {{}, {.window = 10}}, 0, 2},
       {"computed anew", 20, 4, 8, 16, 20, {{}}, 30},
       {"computed anew in a window", 20, 4, 8, 16, 20, {{.window = 12}, {}}, 30},
   };

@@ -19,6 +19,7 @@ struct Sequence {
   Request request;              // its prompt has moved to `tokens`
   std::vector<int32_t> tokens;  // prompt, then output; never moves in memory
   int32_t prompt_tokens = 0;
+  uint64_t arrival = 0;        // the scheduler's: its place among those of its priority
   int32_t computed = 0;        // tokens from the front whose k, v have been written
   bool outgrown = false;       // they are for a length above SchedulerOptions::recompute_above
   std::vector<BlockTable> kv;  // [G], or empty
