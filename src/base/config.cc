@@ -200,7 +200,7 @@ std::string default_model_name(const std::string& model) {
 }  // namespace
 
 std::string new_uuid() {
-  std::random_device random;
+  thread_local std::random_device random;  // to make one takes longer than to answer a probe
   std::array<uint32_t, 4> words;
   for (uint32_t& word : words) word = static_cast<uint32_t>(random());
   words[1] = (words[1] & 0xffff0fffu) | 0x00004000u;  // version 4

@@ -175,6 +175,8 @@ Connection::Task<Connection::Next> Connection::serve_one() {
     if (const std::optional<Reply> bad = co_await read_body(in)) {
       co_return co_await reply(*bad, in);
     }
+    home_->turns.add(resumer());
+    co_await wait_for_signal();
     if (!socket_.is_open()) co_return Next::kClose;
   }
   if (refusal) co_return co_await reply(*refusal, in);
@@ -470,13 +472,16 @@ void Connection::set_deadline(Clock::duration from_now) {
 
 void Connection::clear_deadline() { deadline_ = Clock::time_point::max(); }
 
-// The engine may hold the result longer than the connection lives.
-std::function<void()> Connection::waker() {
-  return [home = home_, weak = weak_from_this()] {
-    asio::post(home->context, [weak] {
-      if (const auto self = weak.lock()) self->signal_.cancel();
-    });
+// Ends wait_for_signal(), on this connection's thread.
+std::function<void()> Connection::resumer() {
+  return [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->signal_.cancel();
   };
+}
+
+// The same from any thread. The engine may hold it longer than the connection lives.
+std::function<void()> Connection::waker() {
+  return [home = home_, resume = resumer()] { home->turns.add(resume); };
 }
 
 }  // namespace llorch

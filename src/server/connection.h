@@ -18,6 +18,7 @@
 
 #include "server/api.h"
 #include "server/http_text.h"
+#include "server/turns.h"
 
 namespace llorch {
 
@@ -26,6 +27,7 @@ class Connection;
 // One I/O thread. All but `context` belongs to that thread.
 struct IoThread {
   boost::asio::io_context context{1};
+  Turns turns{context};
   std::unordered_set<std::shared_ptr<Connection>> connections;
   bool closing = false;
 };
@@ -83,6 +85,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void peer_has_gone(Execution& execution);
   void set_deadline(Clock::duration from_now);
   void clear_deadline();
+  std::function<void()> resumer();
   std::function<void()> waker();
 
   boost::asio::ip::tcp::socket socket_;
