@@ -36,7 +36,7 @@ void time(const char* what, int samples, int repeats, Call call) {
 int run() {
   TestModel model(8192);
   Engine engine(model.backend, model.model, model.tokenizer, {.context = 8192});
-  std::vector<std::shared_ptr<Stream>> streams;
+  std::vector<std::shared_ptr<Reader>> streams;
   for (int i = 0; i < 200; ++i) {
     Request request = test_request("job" + std::to_string(i), std::string(1 + i * 20, 'a'), 50);
     request.ignore_eos = true;
