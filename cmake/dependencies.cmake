@@ -1,12 +1,12 @@
 # Third-party code, all of it from Debian packages. Header-only libraries need no target of their own
-# where the compiler finds them (Boost, nlohmann-json, CLI11, spdlog/fmt, Highway).
+# where the compiler finds them (Boost, nlohmann-json, CLI11, fmt, Highway).
 # A cross build names LLORCH_SYSROOT, a folder with include/ and lib/ made by tools/make_sysroot.
 set(LLORCH_SYSROOT "" CACHE PATH "Headers and static libraries for a cross build")
 if(LLORCH_SYSROOT)
   include_directories(SYSTEM ${LLORCH_SYSROOT}/include)
   link_directories(${LLORCH_SYSROOT}/lib)
 endif()
-add_compile_definitions(SPDLOG_FMT_EXTERNAL SPDLOG_HEADER_ONLY FMT_HEADER_ONLY BOOST_ERROR_CODE_HEADER_ONLY)
+add_compile_definitions(FMT_HEADER_ONLY BOOST_ERROR_CODE_HEADER_ONLY)
 if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
   # Asio 1.74 knows clang's coroutines only as std::experimental.
   add_compile_definitions(BOOST_ASIO_HAS_CO_AWAIT=1 BOOST_ASIO_HAS_STD_COROUTINE=1)

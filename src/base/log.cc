@@ -1,24 +1,30 @@
 #include "base/log.h"
 
-#include <spdlog/sinks/stdout_sinks.h>
-#include <spdlog/spdlog.h>
+#include <fmt/format.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <ctime>
-#include <memory>
 #include <nlohmann/json.hpp>
+
+#include "base/line_queue.h"
+#include "base/os.h"
 
 namespace llorch {
 namespace {
 
+constexpr size_t kMostWaitingBytes = 1 << 20;
+constexpr std::chrono::milliseconds kFlushAtExit{500};
+
 struct State {
   std::string worker_id;
   bool json = true;
-  std::shared_ptr<spdlog::logger> logger;
+  Level least = Level::kInfo;
 };
 
+// Never destroyed: the queue's thread may outlive main().
 State& state() {
-  static State state;
+  static State& state = *new State;
   return state;
 }
 
@@ -36,20 +42,6 @@ const char* name(Level level) {
   return "info";
 }
 
-spdlog::level::level_enum to_spdlog(Level level) {
-  switch (level) {
-    case Level::kDebug:
-      return spdlog::level::debug;
-    case Level::kInfo:
-      return spdlog::level::info;
-    case Level::kWarn:
-      return spdlog::level::warn;
-    case Level::kError:
-      return spdlog::level::err;
-  }
-  return spdlog::level::info;
-}
-
 std::string pretty_line(Level level, std::string_view event, std::initializer_list<Field> fields) {
   std::string line = rfc3339_now().substr(11) + ' ' + name(level) + ' ' + std::string(event);
   for (const Field& field : fields) {
@@ -63,6 +55,21 @@ std::string pretty_line(Level level, std::string_view event, std::initializer_li
         field.value);
   }
   return line;
+}
+
+std::string line_of(Level level, std::string_view event, std::initializer_list<Field> fields) {
+  return state().json ? log_line(level, event, fields) : pretty_line(level, event, fields);
+}
+
+// Made with the first line, and never destroyed: its thread may be stuck in a write for good.
+LineQueue& queue() {
+  static LineQueue& queue = *new LineQueue(
+      kMostWaitingBytes, [](std::string_view bytes) { return os::write_stdout(bytes); },
+      [](uint64_t lost) {
+        return line_of(Level::kWarn, "log_lines_lost", {{"lines", lost}});
+      });
+  [[maybe_unused]] static const int registered = std::atexit([] { flush_log(kFlushAtExit); });
+  return queue;
 }
 
 }  // namespace
@@ -85,18 +92,7 @@ std::string rfc3339(std::chrono::system_clock::time_point at) {
 std::string rfc3339_now() { return rfc3339(std::chrono::system_clock::now()); }
 
 void start_logging(const std::string& worker_id, bool json, Level least) {
-  State& s = state();
-  s.worker_id = worker_id;
-  s.json = json;
-  if (!s.logger) {
-    s.logger = std::make_shared<spdlog::logger>("worker",
-                                                std::make_shared<spdlog::sinks::stdout_sink_mt>());
-    s.logger->set_pattern("%v");
-    s.logger->flush_on(spdlog::level::trace);
-    // A full disk behind stdout must not end a request, let alone the process.
-    s.logger->set_error_handler([](const std::string&) {});
-  }
-  s.logger->set_level(to_spdlog(least));
+  state() = {worker_id, json, least};
 }
 
 std::string log_line(Level level, std::string_view event, std::initializer_list<Field> fields) {
@@ -110,14 +106,15 @@ std::string log_line(Level level, std::string_view event, std::initializer_list<
   return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
-void log(Level level, std::string_view event, std::initializer_list<Field> fields) try {
-  State& s = state();
-  if (!s.logger) start_logging(s.worker_id, s.json, Level::kInfo);
-  if (!s.logger->should_log(to_spdlog(level))) return;
-  s.logger->log(to_spdlog(level), "{}",
-                s.json ? log_line(level, event, fields) : pretty_line(level, event, fields));
+void log(Level level, std::string_view event, std::initializer_list<Field> fields) noexcept try {
+  if (level < state().least) return;
+  queue().push(line_of(level, event, fields));
 } catch (...) {
   // Out of memory while a line is made: the line is lost, the request is not.
 }
+
+void log_ready_line(std::string line) { queue().push(std::move(line)); }
+
+bool flush_log(std::chrono::milliseconds timeout) { return queue().flush(timeout); }
 
 }  // namespace llorch

@@ -1,4 +1,7 @@
 // One JSON object a line on stdout (contract, section 3). Below the engine nobody logs: they throw.
+// A thread of its own writes, so that nobody waits for who reads stdout: if that is slow or the
+// disk is full, up to 1 MiB of lines wait, and a `log_lines_lost` line tells how many found no
+// room.
 #pragma once
 
 #include <chrono>
@@ -41,11 +44,17 @@ struct Field {
   }
 };
 
-// Sets what every line carries and how it looks; call once, before other threads log.
+// Sets what every line carries and how it looks; to be called before the first line.
 void start_logging(const std::string& worker_id, bool json, Level least);
 
-// Writes one line; safe from any thread, never throws. Fields with an empty string are kept.
-void log(Level level, std::string_view event, std::initializer_list<Field> fields = {});
+// Logs one line; safe from any thread, never waits for the output. Fields with an empty string are
+// kept.
+void log(Level level, std::string_view event, std::initializer_list<Field> fields = {}) noexcept;
+// The same for what log_line() gave.
+void log_ready_line(std::string line);
+// True once all lines have left; to be called before an exit that runs no handlers of
+// std::atexit().
+bool flush_log(std::chrono::milliseconds timeout);
 
 // RFC 3339 in UTC with microseconds.
 std::string rfc3339(std::chrono::system_clock::time_point at);

@@ -8,6 +8,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -21,6 +22,9 @@ uint64_t free_memory_bytes();
 uint64_t resident_bytes();
 
 bool stderr_is_terminal();
+// Writes all of it, past any buffer, however long that takes; gives the bytes written, fewer if it
+// failed.
+size_t write_stdout(std::string_view bytes);
 // A closed socket or pipe shall be an error code, not a signal; as many descriptors as allowed.
 void prepare_process();
 void name_this_thread(const char* name);

@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -274,6 +275,22 @@ std::vector<std::string> resolve_host(const std::string& host, std::chrono::mill
 #endif
 
 bool stderr_is_terminal() { return isatty(STDERR_FILENO) == 1; }
+
+size_t write_stdout(std::string_view bytes) {
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t count = write(STDOUT_FILENO, bytes.data() + done, bytes.size() - done);
+    if (count >= 0) {
+      done += static_cast<size_t>(count);
+    } else if (errno == EAGAIN) {  // who shares it has made it non-blocking
+      pollfd out{STDOUT_FILENO, POLLOUT, 0};
+      poll(&out, 1, -1);
+    } else if (errno != EINTR) {
+      break;
+    }
+  }
+  return done;
+}
 
 void prepare_process() {
   signal(SIGPIPE, SIG_IGN);

@@ -68,6 +68,18 @@ uint64_t resident_bytes() {
 
 bool stderr_is_terminal() { return _isatty(_fileno(stderr)) != 0; }
 
+size_t write_stdout(std::string_view bytes) {
+  const HANDLE out = GetStdHandle(STD_OUTPUT_HANDLE);
+  size_t done = 0;
+  DWORD count = 0;
+  while (done < bytes.size() &&
+         WriteFile(out, bytes.data() + done, static_cast<DWORD>(bytes.size() - done), &count,
+                   nullptr)) {
+    done += count;
+  }
+  return done;
+}
+
 void prepare_process() {}
 
 std::tm local_time(std::time_t at) {
