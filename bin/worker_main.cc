@@ -1,10 +1,10 @@
 // The worker's life: flags -> listen -> device -> model -> warm-up -> ready callback -> drain
 // (contract, sections 2 to 4). The only file that sees everything.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
-#include <cstdlib>
 #include <exception>
 #include <latch>
 #include <mutex>
@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "engine/engine.h"
+#include "exits.h"
 #include "formats/checkpoint.h"
 #include "load_tokenizer.h"
 #include "model/model.h"
@@ -25,6 +26,7 @@
 #include "ops/backend.h"
 #include "pool/ready_callback.h"
 #include "server/server.h"
+#include "stall_guard.h"
 #include "template/chat_template.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/tokenizer_config.h"
@@ -34,8 +36,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kExitEngineFailed = 15;
-constexpr std::chrono::milliseconds kStallCheck{250};
+constexpr std::chrono::milliseconds kSignalCheck{100};
 constexpr std::chrono::seconds kLastStep{5};
 constexpr int kDefaultContext = 8192;  // unless --context-length asks for more
 
@@ -56,10 +57,12 @@ class Lifecycle {
   void ask_to_stop() {
     change([&] {
       if (stop_asked_ && service_) service_->engine->stop();
+      stop_asked_twice_ = stop_asked_;
       stop_asked_ = true;
     });
     stop_.request_stop();
   }
+  bool stop_asked_twice() const { return stop_asked_twice_; }
   // The engine is about to go.
   void forget_service() {
     change([&] { service_.reset(); });
@@ -73,15 +76,10 @@ class Lifecycle {
     if (failure_) std::rethrow_exception(failure_);
     return service_;
   }
-  // Blocks until a stop is asked for, and meanwhile sees to it that a step that hangs ends its
-  // streams. Rethrows what ended the engine before.
-  void wait_stop(Engine& engine) {
+  // Blocks until a stop is asked for. Rethrows what ended the engine before.
+  void wait_stop() {
     std::unique_lock lock(mutex_);
-    while (!changed_.wait_for(lock, kStallCheck, [&] { return failure_ || stop_asked_; })) {
-      lock.unlock();
-      if (engine.fail_stalled()) log(Level::kError, "error", {{"code", "engine_stalled"}});
-      lock.lock();
-    }
+    changed_.wait(lock, [&] { return failure_ || stop_asked_; });
     if (failure_) std::rethrow_exception(failure_);
   }
   std::exception_ptr failure() {
@@ -105,6 +103,7 @@ class Lifecycle {
   std::optional<Service> service_;
   std::exception_ptr failure_;
   bool stop_asked_ = false;
+  std::atomic<bool> stop_asked_twice_{false};
   std::stop_source stop_;
 };
 
@@ -153,7 +152,9 @@ class Worker {
          {"verified", true}});
     load();
     const auto start = Clock::now();
+    stall_guard_.emplace(*engine_);
     engine_->warm_up();
+    stall_guard_->set_ready();
     log(Level::kInfo, "warmup_complete", {{"ms", ms_since(start)}});
   }
 
@@ -221,6 +222,7 @@ class Worker {
   std::optional<ChatTemplates> chat_;
   std::optional<Model> model_;
   std::optional<Engine> engine_;
+  std::optional<StallGuard> stall_guard_;
 };
 
 std::string uri(const Config& config, uint16_t port) {
@@ -243,15 +245,21 @@ void announce(const Config& config, const Service& service, uint16_t port, Lifec
   log(Level::kInfo, "ready", {{"port", port}, {"uri", message.uri}});
 }
 
-// Running requests finish, or end with CANCELLED at the timeout or a second signal.
-void drain(const Config& config, Server& server, Engine& engine) {
+// Running requests finish, or end with CANCELLED at the timeout or a second signal. False if a step
+// still runs then, whose end nobody can wait for.
+bool drain(const Config& config, Server& server, Engine& engine, const Lifecycle& lifecycle) {
   server.start_drain();
   engine.start_drain();
   log(Level::kInfo, "shutdown", {{"running", engine.snapshot().running}});
-  engine.wait_drained(Clock::now() + config.shutdown_timeout);
+  const auto end = Clock::now() + config.shutdown_timeout;
+  while (Clock::now() < end && !lifecycle.stop_asked_twice() &&
+         !engine.wait_drained(std::min(end, Clock::now() + kSignalCheck))) {
+  }
   engine.stop();
   // Streams that are left get their CANCELLED when the step that runs has ended.
-  if (!engine.snapshot().stalled) engine.wait_drained(Clock::now() + kLastStep);
+  if (engine.wait_drained(Clock::now() + kLastStep)) return true;
+  engine.end_streams(CancelCause::kShutdown);
+  return false;
 }
 
 bool beyond_loopback(const std::string& host) {
@@ -312,7 +320,7 @@ int serve(const Config& config, const Service& service, Server& server, Lifecycl
   server.serve(service);
   try {
     announce(config, service, server.port(), lifecycle);
-    lifecycle.wait_stop(*service.engine);
+    lifecycle.wait_stop();
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kCallbackRefused) {
       status = exit_status(error.code());
@@ -322,17 +330,15 @@ int serve(const Config& config, const Service& service, Server& server, Lifecycl
   } catch (...) {
     // The engine's failure, read below.
   }
-  if (!lifecycle.failure()) drain(config, server, *service.engine);
+  const bool drained = lifecycle.failure() || drain(config, server, *service.engine, lifecycle);
   if (const std::exception_ptr failure = lifecycle.failure()) {
     status = kExitEngineFailed;
     log(Level::kError, "error",
         {{"code", "engine_failed"}, {"message", describe(failure)}, {"exit_code", status}});
   }
   server.stop();
-  if (service.engine->snapshot().stalled) {
-    // Its thread hangs in a step that may never end: nobody can wait for it.
-    std::_Exit(kExitEngineFailed);
-  }
+  if (service.engine->snapshot().stalled) status = kExitEngineFailed;
+  if (!drained) exit_now(status);
   lifecycle.forget_service();
   return status;
 }
@@ -360,30 +366,9 @@ int run(const Config& config) {
   if (!service) {
     // Nothing has been promised to anybody yet, and a load may take long to come to an end.
     log(Level::kInfo, "shutdown", {{"running", 0}});
-    std::_Exit(0);
+    exit_now(0);
   }
   return serve(config, *service, server, lifecycle);
-}
-
-// The one line that a failed start leaves on stdout and stderr.
-int fail(const char* code, const std::string& message, int status, const OutOfMemory* memory) {
-  const uint64_t needed = memory ? memory->needed_bytes() : 0;
-  const uint64_t free = memory ? memory->free_bytes() : 0;
-  const std::string line =
-      memory ? log_line(Level::kError, "error",
-                        {{"code", code},
-                         {"message", message},
-                         {"exit_code", status},
-                         {"needed_bytes", needed},
-                         {"free_bytes", free},
-                         {"short_bytes", needed > free ? needed - free : 0}})
-             : log_line(Level::kError, "error",
-                        {{"code", code}, {"message", message}, {"exit_code", status}});
-  for (std::FILE* out : {stdout, stderr}) {
-    std::fprintf(out, "%s\n", line.c_str());
-    std::fflush(out);
-  }
-  return status;
 }
 
 int main_or_throw(int argc, char** argv) {
@@ -411,11 +396,11 @@ int main(int argc, char** argv) {
   } catch (const OutOfMemory& error) {
     return fail(name(error.code()), error.what(), exit_status(error.code()), &error);
   } catch (const Error& error) {
-    return fail(name(error.code()), error.what(), exit_status(error.code()), nullptr);
+    return fail(name(error.code()), error.what(), exit_status(error.code()));
   } catch (const std::bad_alloc&) {
     const OutOfMemory error("start", 0, os::free_memory_bytes());
     return fail(name(error.code()), "an allocation failed", exit_status(error.code()), &error);
   } catch (const std::exception& error) {
-    return fail("internal", error.what(), 1, nullptr);
+    return fail("internal", error.what(), 1);
   }
 }

@@ -1,8 +1,9 @@
 # worker_binary(<backend> <folder>): the worker that links exactly this backend's objects, stripped.
 function(worker_binary backend folder)
   set(name llorch-${backend}-candled)
-  add_executable(${name} ${CMAKE_SOURCE_DIR}/bin/worker_main.cc
-                 ${CMAKE_SOURCE_DIR}/bin/load_tokenizer.cc)
+  set(sources exits.cc load_tokenizer.cc stall_guard.cc worker_main.cc)
+  list(TRANSFORM sources PREPEND ${CMAKE_SOURCE_DIR}/bin/)
+  add_executable(${name} ${sources})
   target_link_libraries(${name} PRIVATE llorch_backends_${backend} llorch_server llorch_engine
                         llorch_model llorch_tokenizer llorch_formats llorch_pool llorch_base
                         Threads::Threads)

@@ -108,12 +108,14 @@ struct Engine::Impl {
         blocks(kv_shape, block_counts),
         scheduler({options.max_batch, options.step_tokens, model.recompute_above()}, blocks),
         metrics(std::in_place, options.context),
+        board(options.max_batch),
         watch(options.now, options.stall_timeout),
         intake(static_cast<size_t>(options.max_batch) + static_cast<size_t>(options.max_queue),
                watch, requests) {}
 
   bool step();
   void compute(std::span<const Slice> slices);
+  void post_state(TimePoint began, std::span<const Slice> slices);
   void start_new(std::span<const Slice> slices);
   void deliver(std::vector<Sampled> sampled);
   void end_cancelled();
@@ -141,6 +143,7 @@ struct Engine::Impl {
   // Shared with all threads.
   std::optional<EngineMetrics> metrics;  // made anew after the warm-up
   OpenRequests requests;
+  StepBoard board;
   StallWatch watch;
   Intake intake;
   std::atomic<int32_t> blocks_used{0};
@@ -164,6 +167,7 @@ void Engine::Impl::compute(std::span<const Slice> slices) {
   publish();
   start_new(slices);
   const TimePoint began = options.now();
+  post_state(began, slices);
   wanting.clear();
   int32_t tokens = 0;
   for (const Slice& slice : slices) {
@@ -182,6 +186,18 @@ void Engine::Impl::compute(std::span<const Slice> slices) {
   metrics->step_tokens.observe(tokens);
   watch.step_ended(began);
   deliver(std::move(sampled));
+}
+
+void Engine::Impl::post_state(TimePoint began, std::span<const Slice> slices) {
+  board.post({.number = metrics->steps.value() + 1,
+              .began = began,
+              .running = scheduler.running(),
+              .waiting = scheduler.waiting(),
+              .blocks_used = blocks.used(),
+              .blocks_total = blocks.total(),
+              .kv_usage = blocks.usage(),
+              .sequences = {}},
+             slices);
 }
 
 void Engine::Impl::start_new(std::span<const Slice> slices) {
@@ -339,12 +355,19 @@ bool Engine::cancel(const std::string& job_id) { return impl_->intake.cancel(job
 
 bool Engine::fail_stalled() {
   if (!impl_->watch.stalled()) return false;
-  for (const auto& stream : impl_->intake.open_streams()) {
-    stream->cancel(CancelCause::kStalled);
-    stream->push(cancelled(CancelCause::kStalled));
-  }
+  impl_->watch.give_up();
+  end_streams(CancelCause::kStalled);
   return true;
 }
+
+void Engine::end_streams(CancelCause cause) {
+  for (const auto& stream : impl_->intake.open_streams()) {
+    stream->cancel(cause);
+    stream->push(cancelled(cause));
+  }
+}
+
+StepState Engine::last_step() const { return impl_->board.read(); }
 
 EngineSnapshot Engine::snapshot() const {
   EngineSnapshot result;

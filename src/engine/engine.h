@@ -12,6 +12,7 @@
 
 #include "engine/metrics.h"
 #include "engine/request.h"
+#include "engine/step_state.h"
 #include "engine/stream.h"
 #include "model/model.h"
 #include "ops/backend.h"
@@ -77,8 +78,12 @@ class Engine {
   // step. Any thread.
   bool cancel(const std::string& job_id);
   // If a step hangs, all open streams end with INFERENCE_FAILED now, and their sequences leave
-  // should the step ever end. True if so. To be called now and then. Any thread but the engine's.
+  // should the step ever end; from then on the snapshot says stalled. True if so. To be called now
+  // and then. Any thread but the engine's.
   bool fail_stalled();
+  // Ends all open streams for `cause` though a step may be under way. Any thread.
+  void end_streams(CancelCause cause);
+  StepState last_step() const;  // the one that runs, or ran last; any thread
 
   EngineSnapshot snapshot() const;       // any thread, lock-free
   const EngineMetrics& metrics() const;  // any thread, lock-free

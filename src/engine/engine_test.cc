@@ -501,13 +501,42 @@ TEST(Engine, SaysWhenAStepHangsAndEndsItsStreams) {
   expect_refused(ErrorCode::kUnavailable, test, test_request("b", "a", 1));
   EXPECT_TRUE(test.engine.fail_stalled());
   EXPECT_EQ(described(*stream), "started(1) token(b) failed(INFERENCE_FAILED,retriable)");
+  // The step ends after all: too late, the process is about to go.
   EXPECT_FALSE(test.engine.step());
   EXPECT_EQ(described(*stream), "");
-  EXPECT_FALSE(test.engine.snapshot().stalled);
   EXPECT_EQ(test.engine.snapshot().blocks_used, 0);
-  const auto next = test.submit(test_request("a", "a", 1));
-  test.run_until_idle();
-  EXPECT_EQ(described(*next), "started(1) token(b) end(MAX_TOKENS,1)");
+  EXPECT_TRUE(test.engine.snapshot().stalled);
+  expect_refused(ErrorCode::kUnavailable, test, test_request("b", "a", 1));
+}
+
+TEST(Engine, TellsWhatTheLastStepWasAt) {
+  TestEngine test({.max_batch = 2});
+  const auto a = test.submit(test_request("first", "abc", 20));
+  test.engine.step();
+  const std::string long_id(1000, 'x');
+  const auto b = test.submit(test_request(long_id, "0123456789abcdefgh", 20));
+  const auto c = test.submit(test_request("third", "a", 20));
+  test.clock.advance(milliseconds(5));
+  test.engine.step();
+  const StepState step = test.engine.last_step();
+  EXPECT_EQ(step.number, 2u);
+  EXPECT_EQ(step.began, test.clock.now());
+  EXPECT_EQ(step.running, 2);
+  EXPECT_EQ(step.waiting, 1);
+  EXPECT_EQ(step.blocks_used, 3);
+  ASSERT_EQ(step.sequences.size(), 2u);
+  const StepState::Part& first = step.sequences[0];
+  EXPECT_EQ(first.job_id, "first");
+  EXPECT_TRUE(first.decoding);
+  EXPECT_EQ(first.computed, 3);
+  EXPECT_EQ(first.known, 4);
+  EXPECT_EQ(first.blocks, 1);
+  const StepState::Part& second = step.sequences[1];
+  EXPECT_EQ(second.job_id, long_id.substr(0, 128));
+  EXPECT_FALSE(second.decoding);
+  EXPECT_EQ(second.computed, 0);
+  EXPECT_EQ(second.known, 18);
+  EXPECT_EQ(second.blocks, 2);
 }
 
 TEST(Engine, SizesThePoolByWhatIsFree) {

@@ -32,6 +32,7 @@ void StallWatch::step_ended(TimePoint began) {
 void StallWatch::forget_steps() { longest_step_ns_ = 0; }
 
 bool StallWatch::stalled() const {
+  if (given_up_) return true;
   const int64_t busy_since = busy_since_ns_;
   if (busy_since == kIdle) return false;
   const int64_t since = std::max(busy_since, last_step_ns_.load());

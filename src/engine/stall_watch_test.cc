@@ -63,6 +63,18 @@ TEST(StallWatch, WaitsTwentyTimesTheLongestStep) {
   EXPECT_FALSE(f.watch.stalled());
 }
 
+TEST(StallWatch, StaysStalledOnceGivenUp) {
+  Fixture f;
+  f.watch.work_begins();
+  const auto began = f.now;
+  f.now += seconds(61);
+  EXPECT_TRUE(f.watch.stalled());
+  f.watch.give_up();
+  f.watch.step_ended(began);
+  f.watch.work_ends();
+  EXPECT_TRUE(f.watch.stalled());
+}
+
 TEST(StallWatch, ForgetsStepsOfTheWarmUp) {
   Fixture f;
   f.watch.work_begins();

@@ -184,16 +184,3 @@ def test_timestamps_are_utc(binary, model):
         at = datetime.datetime.fromisoformat(worker.lines[0]["timestamp"].replace("Z", "+00:00"))
         now = datetime.datetime.now(datetime.timezone.utc)
         assert abs((now - at).total_seconds()) < 600
-
-
-def test_a_hanging_step_fails_livez_and_ends_the_streams(binary, model):
-    env = {"LLORCH_FAKE_HANG_AT_STEP": "40"}
-    with Worker(binary, ["--model", model, "--stall-timeout", "0.2"], env) as worker:
-        last = worker.execute(job(max_tokens=2000))[-1][1]
-        assert (last["type"], last["code"], last["retriable"]) == ("error", "INFERENCE_FAILED", True)
-        assert worker.request("GET", "/livez").status == 503
-        assert worker.request("GET", "/readyz").status == 503
-        health = worker.request("GET", "/health")
-        assert health.status == 503 and health.json()["reason"] == "stalled"
-        assert worker.request("POST", "/execute", job("late")).status == 503
-        assert worker.stop() == 15
