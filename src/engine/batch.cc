@@ -65,9 +65,7 @@ void BatchBuilder::add_rows(const Slice& slice) {
   for (int32_t position = sequence.computed; position < end; ++position) {
     tokens_.push_back(sequence.tokens[static_cast<size_t>(position)]);
     positions_.push_back(position);
-    rope_len_.push_back(limits_.recompute_above > 0
-                            ? sequence.known()
-                            : std::max(sequence.prompt_tokens, position + 1));
+    rope_len_.push_back(limits_.rope.of_row(sequence, position));
   }
   query_start_.push_back(static_cast<int32_t>(tokens_.size()));
   kv_len_.push_back(end);

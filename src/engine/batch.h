@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/rope_length.h"
 #include "engine/scheduler.h"
 #include "ops/backend.h"
 
@@ -16,9 +17,7 @@ struct BatchLimits {
   int32_t context = 0;       // tokens of a sequence
   int32_t block_tokens = 0;  // P
   size_t kv_groups = 1;      // G
-  // As SchedulerOptions: if above 0, rope_len is the number of tokens that are known of a sequence,
-  // else its prompt's length, or a decoded row's position + 1.
-  int32_t recompute_above = 0;
+  RopeLengths rope = {};
 };
 
 // Owns the arrays; what it returns is valid until its next call.

@@ -59,7 +59,7 @@ TEST(BatchBuilder, LaysGroupAfterGroup) {
   const Slice slices[] = {{a.get(), 2}, {b.get(), 3}};
   BatchLimits limits = kLimits;
   limits.kv_groups = 2;
-  limits.recompute_above = 9;
+  limits.rope.recompute_above = 9;
   BatchBuilder builder(limits);
   const Batch& batch = builder.build(slices);
   EXPECT_EQ(ints(batch.slots), (Ints{9, 10, 20, 21, 22, 5, 6, 12, 13, 14}));

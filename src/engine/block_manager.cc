@@ -1,18 +1,21 @@
 #include "engine/block_manager.h"
 
 #include <algorithm>
-#include <numeric>
 #include <utility>
 
 #include "base/error.h"
 
 namespace llorch {
 
-BlockManager::BlockManager(int32_t blocks, int32_t block_tokens)
-    : block_tokens_(block_tokens), holders_(static_cast<size_t>(blocks)) {
+BlockManager::BlockManager(int32_t blocks, int32_t block_tokens, std::function<void(int32_t)> lost)
+    : block_tokens_(block_tokens),
+      lost_(std::move(lost)),
+      holders_(index(blocks)),
+      kept_(index(blocks)),
+      next_(index(blocks) + 1, blocks),
+      previous_(index(blocks) + 1, blocks) {
   CHECK(blocks > 0 && block_tokens > 0);
-  free_.resize(holders_.size());
-  std::iota(free_.rbegin(), free_.rend(), 0);
+  for (int32_t block = 0; block < blocks; ++block) link(block, blocks);
 }
 
 int32_t BlockManager::blocks_for(int32_t tokens) const {
@@ -22,40 +25,64 @@ int32_t BlockManager::blocks_for(int32_t tokens) const {
 void BlockManager::grow(BlockTable& table, int32_t count) {
   const int32_t more = count - static_cast<int32_t>(table.blocks.size());
   CHECK(more <= free());
-  for (int32_t i = 0; i < more; ++i) {
-    const int32_t block = free_.back();
-    free_.pop_back();
-    holders_[static_cast<size_t>(block)] = 1;
-    table.blocks.push_back(block);
-  }
+  for (int32_t i = 0; i < more; ++i) table.blocks.push_back(take());
 }
 
-void BlockManager::share(std::span<const int32_t> shared, BlockTable& table) {
-  for (const int32_t block : shared) {
-    CHECK(holders_.at(static_cast<size_t>(block)) > 0);
-    ++holders_[static_cast<size_t>(block)];
-    table.blocks.push_back(block);
+int32_t BlockManager::take() {
+  const int32_t block = next_.back();
+  hold(block);
+  if (kept_[index(block)]) {
+    kept_[index(block)] = false;
+    lost_(block);
   }
+  return block;
+}
+
+void BlockManager::hold(int32_t block) {
+  if (holders_.at(index(block))++ == 0) unlink(block);
+}
+
+void BlockManager::drop(int32_t block) {
+  int32_t& holders = holders_.at(index(block));
+  CHECK(holders > 0);
+  if (--holders > 0) return;
+  link(block, kept_[index(block)] ? total() : next_.back());
 }
 
 void BlockManager::release_front(BlockTable& table, int32_t count) {
   const int32_t end = std::min(count, static_cast<int32_t>(table.blocks.size()));
   for (; table.gone < end; ++table.gone) {
-    drop(std::exchange(table.blocks[static_cast<size_t>(table.gone)], -1));
+    drop(std::exchange(table.blocks[index(table.gone)], -1));
   }
 }
 
 void BlockManager::release(BlockTable& table) {
-  // From the back, so that a later owner gets them in the same order.
+  // From the back: what follows a block is of no use without it, so it is to be taken before it.
   for (; table.held() > 0; table.blocks.pop_back()) drop(table.blocks.back());
   table.blocks.clear();
   table.gone = 0;
 }
 
-void BlockManager::drop(int32_t block) {
-  int32_t& holders = holders_.at(static_cast<size_t>(block));
-  CHECK(holders > 0);
-  if (--holders == 0) free_.push_back(block);
+void BlockManager::forget(int32_t block) {
+  if (!kept_.at(index(block))) return;
+  kept_[index(block)] = false;
+  if (held(block)) return;
+  unlink(block);
+  link(block, next_.back());
+}
+
+void BlockManager::link(int32_t block, int32_t before) {
+  const int32_t after = previous_[index(before)];
+  next_[index(after)] = previous_[index(before)] = block;
+  next_[index(block)] = before;
+  previous_[index(block)] = after;
+  ++free_;
+}
+
+void BlockManager::unlink(int32_t block) {
+  next_[index(previous_[index(block)])] = next_[index(block)];
+  previous_[index(next_[index(block)])] = previous_[index(block)];
+  --free_;
 }
 
 }  // namespace llorch

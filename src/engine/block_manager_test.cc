@@ -55,7 +55,10 @@ TEST(BlockManager, KeepsASharedBlockUntilItsLastHolderLeaves) {
   BlockManager manager(4, 16);
   BlockTable owner, sharer;
   manager.grow(owner, 3);
-  manager.share(std::span(owner.blocks).first(2), sharer);
+  for (size_t i = 0; i < 2; ++i) {
+    manager.hold(owner.blocks[i]);
+    sharer.blocks.push_back(owner.blocks[i]);
+  }
   manager.grow(sharer, 3);
   EXPECT_EQ(manager.used(), 4);
   manager.release_front(sharer, 1);

@@ -41,13 +41,17 @@ EngineOptions checked(EngineOptions options, const ModelConfig& model) {
   return options;
 }
 
+RopeLengths rope_lengths(const Model& model) {
+  return {model.recompute_above(), model.stretched_above()};
+}
+
 BatchLimits batch_limits(const EngineOptions& options, const Model& model, size_t kv_groups) {
   return {.step_tokens = options.step_tokens,
           .max_batch = options.max_batch,
           .context = options.context,
           .block_tokens = options.block_tokens,
           .kv_groups = kv_groups,
-          .recompute_above = model.recompute_above()};
+          .rope = rope_lengths(model)};
 }
 
 // Takes kv blocks and scratch. Scratch is measured before the blocks, which get what is left.
@@ -102,7 +106,7 @@ struct Engine::Impl {
         vocab(model.config().vocab),
         forward(model.forward()),
         kv_spec(model.kv_spec(options.block_tokens, options.kv_type)),
-        kv_shape{kv_spec.groups, options.block_tokens, options.step_tokens},
+        kv_shape{kv_spec.groups, options.block_tokens, options.step_tokens, rope_lengths(model)},
         builder(batch_limits(options, model, kv_spec.groups.size())),
         block_counts(take_memory(backend, model, options, kv_spec, kv_shape, builder)),
         blocks(kv_shape, block_counts),
@@ -149,6 +153,7 @@ struct Engine::Impl {
   std::atomic<int32_t> blocks_used{0};
   std::atomic<float> kv_usage{0};
   std::atomic<uint64_t> preemptions{0};
+  std::atomic<uint64_t> prefix_query_tokens{0}, prefix_hit_tokens{0};
   std::atomic<bool> failed{false};
 };
 
@@ -174,6 +179,7 @@ void Engine::Impl::compute(std::span<const Slice> slices) {
     tokens += slice.tokens;
     if (slice.wants_token()) wanting.push_back(slice.sequence);
   }
+  blocks.make_copies([&](size_t g, int32_t from, int32_t to) { backend.copy_block(g, from, to); });
   const Batch& batch = builder.build(slices);
   backend.submit(forward, batch, builder.sampling());
   std::vector<Sampled> sampled = backend.collect();
@@ -208,7 +214,7 @@ void Engine::Impl::start_new(std::span<const Slice> slices) {
     sequence.started = true;
     metrics->scheduled(sequence.times, sequence.prompt_tokens, now);
     const auto failure = told([&]() -> std::optional<Event> {
-      sequence.output->start(std::chrono::system_clock::now());
+      sequence.output->start(std::chrono::system_clock::now(), sequence.cached_tokens);
       return std::nullopt;
     });
     // Its slice is part of this step already, so it leaves before the next.
@@ -221,6 +227,7 @@ void Engine::Impl::deliver(std::vector<Sampled> sampled) {
   for (size_t i = 0; i < wanting.size(); ++i) {
     Sequence& sequence = *wanting[i];
     const int32_t before = sequence.output->tokens_out();
+    if (sampled[i].token < 0) blocks.forget(sequence.kv);  // who knows what lies in them
     sequence.tokens.push_back(sampled[i].token);
     auto terminal = told([&] { return sequence.output->take(std::move(sampled[i]), now); });
     metrics->took(sequence.times, sequence.output->tokens_out() - before, now);
@@ -278,6 +285,8 @@ void Engine::Impl::publish(int left) {
   blocks_used = blocks.used();
   kv_usage = blocks.usage();
   preemptions = scheduler.preemptions();
+  prefix_query_tokens = blocks.query_tokens();
+  prefix_hit_tokens = blocks.hit_tokens();
 }
 
 Engine::Engine(Backend& backend, const Model& model, const Tokenizer& tokenizer,
@@ -318,6 +327,8 @@ void Engine::warm_up() {
       throw Error(ErrorCode::kInternal, "[warm_up] " + failure->message);
     }
   }
+  impl_->blocks.forget_all();
+  impl_->publish();
   impl_->metrics.emplace(impl_->options.context);
   impl_->watch.forget_steps();
   impl_->intake.forget_ended();
@@ -379,6 +390,8 @@ EngineSnapshot Engine::snapshot() const {
   result.kv_usage = impl_->kv_usage;
   result.steps = impl_->metrics->steps.value();
   result.preemptions = impl_->preemptions;
+  result.prefix_query_tokens = impl_->prefix_query_tokens;
+  result.prefix_hit_tokens = impl_->prefix_hit_tokens;
   result.tokens_in = impl_->metrics->tokens_in.value();
   result.tokens_out = impl_->metrics->tokens_out.value();
   result.stalled = impl_->watch.stalled();

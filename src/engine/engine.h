@@ -41,10 +41,12 @@ struct EngineOptions {
 // Figures of this moment. Read without any lock, so that health never waits for a step.
 struct EngineSnapshot {
   int running = 0, waiting = 0;
-  int32_t blocks_used = 0, blocks_total = 0;  // of all kv groups
+  int32_t blocks_used = 0, blocks_total = 0;  // of all kv groups; used: held by a sequence
   float kv_usage = 0;                         // of the fullest kv group, 0 to 1
   uint64_t steps = 0;
   uint64_t preemptions = 0;
+  // Of the sequences that have begun: their tokens, and those that the prefix cache had computed.
+  uint64_t prefix_query_tokens = 0, prefix_hit_tokens = 0;
   uint64_t tokens_in = 0, tokens_out = 0;
   bool stalled = false;  // work exists and no step ended for max(stall_timeout, 20 x longest step)
   bool failed = false;  // the device is lost: every stream has ended, the process must exit with 15

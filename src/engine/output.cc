@@ -20,8 +20,8 @@ Output::Output(const Request& request, int32_t prompt_tokens, const Tokenizer& t
       max_tokens_(request.max_tokens),
       wants_logprobs_(request.sampling.top_logprobs >= 0) {}
 
-void Output::start(std::chrono::system_clock::time_point at) {
-  stream_->push(StartedEvent{at, prompt_tokens_, 0});
+void Output::start(std::chrono::system_clock::time_point at, int32_t cached_tokens) {
+  stream_->push(StartedEvent{at, prompt_tokens_, cached_tokens});
 }
 
 std::optional<Event> Output::take(Sampled sampled, TimePoint now) {

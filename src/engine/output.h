@@ -27,8 +27,8 @@ class Output {
   Stream& stream() const { return *stream_; }
   int32_t tokens_out() const { return tokens_out_; }
 
-  // The request's first tokens are about to be computed.
-  void start(std::chrono::system_clock::time_point at);
+  // The request's first tokens are about to be computed, all but `cached_tokens` of the prompt.
+  void start(std::chrono::system_clock::time_point at, int32_t cached_tokens);
   // Takes the model's next token and pushes what it brings. Once the output is complete it gives
   // the terminal event, not pushed, so that the caller can free what the request holds before.
   std::optional<Event> take(Sampled sampled, TimePoint now);

@@ -67,14 +67,20 @@ std::span<const Slice> Scheduler::schedule() {
 }
 
 void Scheduler::computed() {
-  for (const Slice& slice : slices_) slice.sequence->computed += slice.tokens;
+  for (const Slice& slice : slices_) {
+    const int32_t before = slice.sequence->computed;
+    slice.sequence->computed += slice.tokens;
+    blocks_.remember(*slice.sequence, before);
+  }
 }
 
 void Scheduler::restart_outgrown() {
   if (options_.recompute_above == 0) return;
   for (size_t i = running_.size(); i-- > 0;) {
     const bool outgrown = running_[i]->known() > options_.recompute_above;
-    if (outgrown && !running_[i]->outgrown) back_to_line(i);
+    if (!outgrown || running_[i]->outgrown) continue;
+    running_[i]->chain.clear();  // the same tokens are another content now
+    back_to_line(i);
   }
 }
 
@@ -89,8 +95,9 @@ void Scheduler::hold_or_preempt(Sequence& sequence) {
 // If the head of the line is next and would have room but for those behind it in order, they go.
 void Scheduler::make_way() {
   if (waiting_.empty()) return;
-  const Sequence* head = waiting_.front();
+  Sequence* head = waiting_.front();
   const auto ahead = std::upper_bound(running_.begin(), running_.end(), head, before);
+  if (ahead == running_.end()) return;
   if (std::any_of(running_.begin(), ahead, [](auto* s) { return s->missing() > 1; })) return;
   const auto least = static_cast<size_t>(ahead - running_.begin());
   for (size_t kept = running_.size() + 1; kept-- > least;) {
@@ -123,7 +130,7 @@ Sequence* Scheduler::next_prompt() {
   if (!waiting_.empty()) {
     Sequence* head = waiting_.front();
     const bool is_next = prompts_.empty() || before(head, prompts_.front());
-    if (is_next && has_room(*head, running_.size()) && admit(*head)) return head;
+    if (is_next && admit(*head)) return head;
   }
   if (prompts_.empty()) return nullptr;
   Sequence* first = prompts_.front();
@@ -146,7 +153,7 @@ Sequence* Scheduler::shorter_than(const Sequence& first) {
     Sequence* sequence = *waiting;
     const Sequence* head = waiting_.front();
     const Sequence* next = head == sequence ? nullptr : head;
-    if (has_room(*sequence, running_.size(), next) && admit(*sequence)) return sequence;
+    if (admit(*sequence, next)) return sequence;
   }
   if (running == running_end) return nullptr;
   Sequence* sequence = *running;
@@ -174,32 +181,36 @@ void Scheduler::back_to_line(size_t index) {
 }
 
 // Whether a sequence of the line can run beside the first `kept` running ones, were the others
-// gone, and leave `next` its room. Beside its prompt and first token it must leave one spare block
-// for each running sequence that can still grow: else it would be preempted before its prompt has
-// paid off.
-bool Scheduler::has_room(const Sequence& sequence, size_t kept, const Sequence* next) const {
-  if (kept + (next ? 2 : 1) > static_cast<size_t>(options_.max_batch)) return false;
+// gone.
+bool Scheduler::has_room(Sequence& sequence, size_t kept) {
+  if (kept >= static_cast<size_t>(options_.max_batch)) return false;
+  set_spare(kept, nullptr);
+  if (kept == running_.size()) return blocks_.has_room(sequence, spare_);
+  const auto leaving = std::span(running_).subspan(kept);
   for (size_t g = 0; g < blocks_.groups(); ++g) {
-    const auto needed = [&](const Sequence& s) {
-      return blocks_.needed(g, std::min(s.known() + 1, s.limit()));
-    };
-    int32_t wanted = needed(sequence) + (next ? needed(*next) : 0);
-    int32_t free = blocks_.free(g);
-    for (size_t i = 0; i < running_.size(); ++i) {
-      const BlockTable& table = running_[i]->kv[g];
-      if (i >= kept) {
-        free += table.held();
-      } else if (blocks_.can_grow(g, table, running_[i]->limit())) {
-        ++wanted;
-      }
-    }
-    if (wanted > free) return false;
+    const int32_t wanted = blocks_.needed(g, sequence) + spare_[g];
+    if (wanted > blocks_.free(g) + blocks_.held_only_by(g, leaving)) return false;
   }
   return true;
 }
 
-bool Scheduler::admit(Sequence& sequence) {
-  if (!blocks_.hold(sequence.kv, 0, sequence.known())) return false;
+// Blocks that a newcomer must leave: one for each of the first `kept` running sequences that can
+// still grow, else it would be preempted before its prompt has paid off, and `next`'s.
+void Scheduler::set_spare(size_t kept, const Sequence* next) {
+  spare_.assign(blocks_.groups(), 0);
+  for (size_t g = 0; g < blocks_.groups(); ++g) {
+    for (size_t i = 0; i < kept; ++i) {
+      spare_[g] += blocks_.can_grow(g, running_[i]->kv[g], running_[i]->limit());
+    }
+    if (next) spare_[g] += blocks_.needed(g, *next);
+  }
+}
+
+// Lets a sequence of the line run, if that leaves `next` (may be null) its room.
+bool Scheduler::admit(Sequence& sequence, const Sequence* next) {
+  if (running() + (next ? 2 : 1) > options_.max_batch) return false;
+  set_spare(running_.size(), next);
+  if (!blocks_.begin(sequence, spare_)) return false;
   sequence.outgrown = options_.recompute_above > 0 && sequence.known() > options_.recompute_above;
   std::erase(waiting_, &sequence);
   insert_in_order(running_, &sequence);

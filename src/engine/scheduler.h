@@ -72,8 +72,9 @@ class Scheduler {
   void take(Sequence* sequence, int32_t most);
   void preempt_last();
   void back_to_line(size_t index);
-  bool has_room(const Sequence& sequence, size_t kept, const Sequence* next = nullptr) const;
-  bool admit(Sequence& sequence);
+  bool has_room(Sequence& sequence, size_t kept);
+  void set_spare(size_t kept, const Sequence* next);
+  bool admit(Sequence& sequence, const Sequence* next = nullptr);
 
   const SchedulerOptions options_;
   KvBlocks& blocks_;
@@ -82,6 +83,7 @@ class Scheduler {
   std::vector<Slice> slices_;
   std::vector<Sequence*> prompts_;  // in order: those that run and can still get rows in this step
   int32_t budget_ = 0;              // rows that this step still has
+  std::vector<int32_t> spare_;      // set_spare()'s, of each group
   uint64_t arrivals_ = 0;
   uint64_t preemptions_ = 0;
 };

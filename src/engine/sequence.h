@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/sip_hash.h"
 #include "engine/block_manager.h"
 #include "engine/metrics.h"
 #include "engine/output.h"
@@ -23,6 +24,8 @@ struct Sequence {
   int32_t computed = 0;        // tokens from the front whose k, v have been written
   bool outgrown = false;       // they are for a length above SchedulerOptions::recompute_above
   std::vector<BlockTable> kv;  // [G], or empty
+  std::vector<Hash128> chain;  // of its first whole blocks: PrefixCache's hashes of their contents
+  int32_t cached_tokens = -1;  // that the first admission found computed; -1: not admitted yet
   bool started = false;        // has been part of a step
   RequestTimes times;
   std::optional<std::chrono::steady_clock::time_point> deadline;

@@ -31,6 +31,12 @@ std::string config_json(int context, TestKind kind) {
             R"(, "rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 1],
                                   "long_factor": [2, 3, 4, 5]})";
       break;
+    case TestKind::kDynamic:
+      own = R"("model_type": "llama", "num_hidden_layers": 1,
+               "rope_scaling": {"type": "dynamic", "factor": )" +
+            std::to_string((context + kTestTrained - 1) / kTestTrained) + "}";
+      context = kTestTrained;
+      break;
   }
   return kConfig + std::to_string(context) + ", " + own + "}";
 }

@@ -21,14 +21,17 @@ constexpr int32_t kTestVocab = 44;
 constexpr int32_t kTestEos = 32;
 
 constexpr int kTestWindow = 24;   // tokens
-constexpr int kTestTrained = 64;  // longrope's switch
+constexpr int kTestTrained = 64;  // beyond it longrope and dynamic NTK turn by other angles
 
 enum class TestKind {
   kPlain,        // one layer that sees everything
   kWindow,       // one layer with a window
   kAlternating,  // a layer that sees everything, then two with a window
   kLongrope,     // one layer with a window and longrope
+  kDynamic,      // one layer that sees everything, with dynamic NTK
 };
+constexpr TestKind kTestKinds[] = {TestKind::kPlain, TestKind::kWindow, TestKind::kAlternating,
+                                   TestKind::kLongrope, TestKind::kDynamic};
 
 // Writes config.json, tokenizer.json and model.safetensors.
 void write_test_model(const testing::TempFolder& folder, int context,

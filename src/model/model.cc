@@ -1,5 +1,6 @@
 #include "model/model.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/error.h"
@@ -66,6 +67,15 @@ int Model::recompute_above() const {
     if (!rope.long_inv_freq.empty()) return rope.trained;
   }
   return 0;
+}
+
+int Model::stretched_above() const {
+  int least = 0;
+  for (const Rope& rope : config().ropes) {
+    if (rope.ntk_factor == 0) continue;
+    least = least == 0 ? rope.trained : std::min(least, rope.trained);
+  }
+  return least;
 }
 
 Forward Model::forward() const {

@@ -43,6 +43,9 @@ class Model {
   // A sequence that outgrows this many tokens must be computed anew, as longrope then turns all of
   // them by other angles; 0: never.
   int recompute_above() const;
+  // In a sequence longer than this, dynamic NTK turns each row's key by angles that depend on the
+  // row's rope_len; 0: there is no such rope.
+  int stretched_above() const;
   // Valid as long as this Model lives and is not moved.
   Forward forward() const;
 

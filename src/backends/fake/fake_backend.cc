@@ -1,6 +1,7 @@
 // A backend without arithmetic, for tests of what stands above it: the token after t is t + 1
 // (modulo the vocabulary), shapes are checked as everywhere, and the kv blocks remember what was
-// written where, so that a wrong slot or block table is an Error{kInternal}. Knows no model.
+// written where: a wrong slot or block table is an Error{kInternal}, and logits, draws and logprobs
+// depend on all that the blocks say has led to a row. Knows no model.
 //
 // Environment, read once by the constructor. Steps count from 1; a warm-up's count too.
 //   LLORCH_FAKE_STEP_MS=n        every step takes n milliseconds
@@ -81,24 +82,33 @@ uint64_t mixed(uint64_t a, uint64_t b) {
   return x ^ (x >> 31);
 }
 
-// What a slot holds: a token, its position, a hash of all tokens up to it, and whether its key was
-// turned by longrope's frequencies for long sequences.
+// What a slot holds: a token, its position, the length that its key was turned for (0 if the rope
+// asks for none, 1 for all that are long to longrope), and a hash of this and all before it.
 struct Slot {
-  int32_t token = -1, position = -1;
+  int32_t token = -1, position = -1, turned_for = 0;
   uint64_t prefix = 0;
-  bool long_rope = false;
+
+  uint64_t prefix_after(const Slot* before) const {
+    return mixed(mixed(before ? before->prefix : 0, static_cast<uint64_t>(token)),
+                 static_cast<uint64_t>(turned_for));
+  }
 };
 
 // What a step's layers want of a kv group.
 struct GroupUse {
   bool attended = false;
-  int window = 1;                  // the widest; 0 = all tokens
-  const Rope* longrope = nullptr;  // if one of them has it
+  int window = 1;              // the widest; 0 = all tokens
+  const Rope* rope = nullptr;  // if one of them depends on the length
 
   void add(const Attention& a) {
     attended = true;
     if (window != 0) window = a.window == 0 ? 0 : std::max(window, a.window);
-    if (a.rope && !a.rope->long_inv_freq.empty()) longrope = a.rope;
+    if (a.rope && a.rope->trained > 0) rope = a.rope;
+  }
+  bool longrope() const { return rope && !rope->long_inv_freq.empty(); }
+  int32_t turned_for(int32_t rope_len) const {
+    if (rope == nullptr || rope_len <= rope->trained) return 0;
+    return longrope() ? 1 : rope_len;
   }
 };
 
@@ -123,27 +133,32 @@ class KvHistory {
   // to the last row's holds its position, follows from the slot before it, and has a key that was
   // turned by the frequencies of this step.
   void step(const Batch& batch, size_t group, size_t sequence, const GroupUse& use) {
-    int32_t first = INT32_MAX, last = -1;
-    bool long_rope = false;
+    int32_t first = INT32_MAX, last = -1, turned_for = 0;
     for (auto row = static_cast<size_t>(batch.query_start[sequence]);
          row < static_cast<size_t>(batch.query_start[sequence + 1]); ++row) {
       const int32_t slot = batch.slots_of(group)[row];
       if (slot == -1) continue;
       const int32_t position = batch.positions[row];
       const Slot* before = position > 0 ? find(batch, group, sequence, position - 1) : nullptr;
-      long_rope = use.longrope && batch.rope_len[row] > use.longrope->trained;
-      slots_[group][static_cast<size_t>(slot)] = {
-          batch.tokens[row], position,
-          mixed(before ? before->prefix : 0, static_cast<uint64_t>(batch.tokens[row])), long_rope};
+      turned_for = use.rope ? use.turned_for(batch.rope_len[row]) : 0;
+      Slot written{batch.tokens[row], position, turned_for};
+      written.prefix = written.prefix_after(before);
+      slots_[group][static_cast<size_t>(slot)] = written;
       first = std::min(first, use.window > 0 ? std::max(0, position - use.window + 1) : 0);
       last = std::max(last, position);
     }
     for (int32_t position = first; position <= last; ++position) {
       verify(batch, group, sequence, position, position == first);
-      if (find(batch, group, sequence, position)->long_rope != long_rope) {
+      if (use.longrope() && find(batch, group, sequence, position)->turned_for != turned_for) {
         fail(sequence, position, "its key was turned for a sequence of another length");
       }
     }
+  }
+
+  // Of all that led to a row, by a group's table.
+  uint64_t prefix(const Batch& batch, size_t group, size_t sequence, int32_t position) const {
+    const Slot* slot = find(batch, group, sequence, position);
+    return slot ? slot->prefix : 0;
   }
 
  private:
@@ -176,8 +191,9 @@ class KvHistory {
     const Slot* before =
         position > 0 && !is_first ? find(batch, group, sequence, position - 1) : nullptr;
     if (position > 0 && before == nullptr) return;
-    const uint64_t wanted = mixed(before ? before->prefix : 0, static_cast<uint64_t>(slot->token));
-    if (slot->prefix != wanted) fail("its slot was written for another sequence");
+    if (slot->prefix != slot->prefix_after(before)) {
+      fail("its slot was written for another sequence");
+    }
   }
 
   size_t per_block_ = 1;
@@ -290,7 +306,20 @@ struct Backend::Impl {
     return result.shape;
   }
 
-  Sampled next_of(int32_t token, int32_t vocab, const Sampling& sampling) {
+  // A hash of all that led to a row, itself included, by the tables of every group.
+  uint64_t led_to(const Batch& batch, size_t row, const std::vector<GroupUse>& uses) const {
+    const auto end = std::upper_bound(batch.query_start.begin(), batch.query_start.end(), row);
+    const auto sequence = static_cast<size_t>(end - batch.query_start.begin()) - 1;
+    uint64_t hash = static_cast<uint64_t>(batch.tokens[row]);
+    for (size_t group = 0; group < uses.size(); ++group) {
+      if (!uses[group].attended) continue;
+      hash = mixed(hash, history.prefix(batch, group, sequence, batch.positions[row]));
+    }
+    return hash;
+  }
+
+  // `led_to` says what has led to the token.
+  Sampled next_of(int32_t token, uint64_t led_to, int32_t vocab, const Sampling& sampling) {
     const int32_t next = static_cast<int32_t>((int64_t{token} + 1) % vocab);
     const bool penalised = sampling.repetition_penalty != 0 && sampling.repetition_penalty != 1;
     if (sampling.temperature <= 0 && !penalised && !sampling.keep_logits &&
@@ -301,7 +330,7 @@ struct Backend::Impl {
     }
     row.resize(static_cast<size_t>(vocab));
     for (size_t id = 0; id < row.size(); ++id) {
-      row[id] = static_cast<float>(mixed(static_cast<uint64_t>(token), id) >> 40) * 0x1p-24f;
+      row[id] = static_cast<float>(mixed(led_to, id) >> 40) * 0x1p-24f;
     }
     row[static_cast<size_t>(next)] = 4;
     return sample(row, sampling, scratch);
@@ -384,7 +413,8 @@ void Backend::submit(const Forward& f, const Batch& batch, std::span<const Sampl
   impl_->results.clear();
   for (size_t i = 0; i < sampling.size(); ++i) {
     const auto row = static_cast<size_t>(batch.logit_rows[i]);
-    impl_->results.push_back(impl_->next_of(batch.tokens[row], shape.cols, sampling[i]));
+    const uint64_t led_to = impl_->led_to(batch, row, step.uses);
+    impl_->results.push_back(impl_->next_of(batch.tokens[row], led_to, shape.cols, sampling[i]));
   }
 }
 
