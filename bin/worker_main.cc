@@ -16,6 +16,7 @@
 #include "base/config.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/memory_reserve.h"
 #include "base/os.h"
 #include "engine/engine.h"
 #include "exits.h"
@@ -38,6 +39,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kSignalCheck{100};
 constexpr std::chrono::seconds kLastStep{5};
+constexpr size_t kMemoryReserve = 1 << 20;
 constexpr int kDefaultContext = 8192;  // unless --context-length asks for more
 
 int64_t ms_since(Clock::time_point start) {
@@ -391,6 +393,7 @@ int main_or_throw(int argc, char** argv) {
 int main(int argc, char** argv) {
   using namespace llorch;
   os::prepare_process();
+  set_memory_aside(kMemoryReserve);
   try {
     return main_or_throw(argc, argv);
   } catch (const OutOfMemory& error) {

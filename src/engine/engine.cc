@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <atomic>
 #include <limits>
+#include <new>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
+#include "base/memory_reserve.h"
 #include "engine/batch.h"
 #include "engine/intake.h"
 #include "engine/kv_blocks.h"
@@ -86,11 +88,15 @@ FailedEvent cancelled(CancelCause cause) {
   return {"CANCELLED", "", false};
 }
 
+FailedEvent out_of_memory() { return {"VRAM_OOM", "out of memory", true}; }
+
 // The outcome of one request's own text and events: what goes wrong there ends that request alone.
 template <class Tell>
 std::optional<Event> told(Tell tell) {
   try {
     return tell();
+  } catch (const std::bad_alloc&) {
+    return out_of_memory();
   } catch (const std::exception& error) {
     return FailedEvent{"INFERENCE_FAILED", error.what(), true};
   }
@@ -115,10 +121,15 @@ struct Engine::Impl {
         board(options.max_batch),
         watch(options.now, options.stall_timeout),
         intake(static_cast<size_t>(options.max_batch) + static_cast<size_t>(options.max_queue),
-               watch, requests) {}
+               watch, requests) {
+    open.reserve(static_cast<size_t>(options.max_batch) + static_cast<size_t>(options.max_queue));
+    wanting.reserve(static_cast<size_t>(options.max_batch));
+  }
 
   bool step();
   void compute(std::span<const Slice> slices);
+  std::optional<std::vector<Sampled>> run_model(const Batch& batch);
+  Sequence* youngest_of(std::span<const Slice> slices) const;
   void post_state(TimePoint began, std::span<const Slice> slices);
   void start_new(std::span<const Slice> slices);
   void deliver(std::vector<Sampled> sampled);
@@ -180,18 +191,41 @@ void Engine::Impl::compute(std::span<const Slice> slices) {
     if (slice.wants_token()) wanting.push_back(slice.sequence);
   }
   blocks.make_copies([&](size_t g, int32_t from, int32_t to) { backend.copy_block(g, from, to); });
-  const Batch& batch = builder.build(slices);
+  std::optional<std::vector<Sampled>> sampled = run_model(builder.build(slices));
+  if (!sampled) {
+    finish(youngest_of(slices), out_of_memory());
+    return;
+  }
+  scheduler.computed();
+  metrics->steps.add();
+  metrics->step_tokens.observe(tokens);
+  watch.step_ended(began);
+  deliver(std::move(*sampled));
+}
+
+// None if there was no memory for it: nothing has been computed then, and the step can be tried
+// again.
+std::optional<std::vector<Sampled>> Engine::Impl::run_model(const Batch& batch) try {
+  const MayFail may;
   backend.submit(forward, batch, builder.sampling());
   std::vector<Sampled> sampled = backend.collect();
   if (sampled.size() != wanting.size()) {
     throw Error(ErrorCode::kInternal, "[collect] results; got " + std::to_string(sampled.size()) +
                                           ", want " + std::to_string(wanting.size()));
   }
-  scheduler.computed();
-  metrics->steps.add();
-  metrics->step_tokens.observe(tokens);
-  watch.step_ended(began);
-  deliver(std::move(sampled));
+  return sampled;
+} catch (const std::bad_alloc&) {
+  return std::nullopt;
+} catch (const OutOfMemory&) {
+  return std::nullopt;
+}
+
+Sequence* Engine::Impl::youngest_of(std::span<const Slice> slices) const {
+  const auto is_part = [&](const auto& owned) {
+    return std::any_of(slices.begin(), slices.end(),
+                       [&](const Slice& slice) { return slice.sequence == owned.get(); });
+  };
+  return std::find_if(open.rbegin(), open.rend(), is_part)->get();
 }
 
 void Engine::Impl::post_state(TimePoint began, std::span<const Slice> slices) {
@@ -229,7 +263,10 @@ void Engine::Impl::deliver(std::vector<Sampled> sampled) {
     const int32_t before = sequence.output->tokens_out();
     if (sampled[i].token < 0) blocks.forget(sequence.kv);  // who knows what lies in them
     sequence.tokens.push_back(sampled[i].token);
-    auto terminal = told([&] { return sequence.output->take(std::move(sampled[i]), now); });
+    auto terminal = told([&] {
+      const MayFail may;
+      return sequence.output->take(std::move(sampled[i]), now);
+    });
     metrics->took(sequence.times, sequence.output->tokens_out() - before, now);
     if (terminal) finish(&sequence, std::move(*terminal));
   }
@@ -293,9 +330,16 @@ Engine::Engine(Backend& backend, const Model& model, const Tokenizer& tokenizer,
                const EngineOptions& options)
     : impl_(std::make_unique<Impl>(backend, model, tokenizer, options)) {}
 
-Engine::~Engine() { impl_->end_all(cancelled(CancelCause::kShutdown)); }
+Engine::~Engine() {
+  const MustAllocate must;
+  impl_->end_all(cancelled(CancelCause::kShutdown));
+}
 
+// What ends one request and what keeps the books of all must not fail for want of memory; what a
+// request itself asks for may (MayFail).
 bool Engine::step() {
+  const MustAllocate must;
+  refill_memory_reserve();
   try {
     return impl_->step();
   } catch (...) {
@@ -310,6 +354,7 @@ void Engine::run() {
   while (!impl_->intake.stopping()) {
     if (!step()) impl_->intake.wait();
   }
+  const MustAllocate must;
   impl_->end_all(cancelled(CancelCause::kShutdown));
 }
 
@@ -356,6 +401,11 @@ std::shared_ptr<Reader> Engine::submit(Request request, std::function<void()> wa
   if (sequence->request.timeout.count() > 0) {
     sequence->deadline = sequence->times.arrived + sequence->request.timeout;
   }
+  // Now, so that no step has to: as long as the table of all its tokens.
+  sequence->kv.resize(engine.kv_spec.groups.size());
+  for (BlockTable& table : sequence->kv) {
+    table.blocks.reserve(static_cast<size_t>(sequence->limit() / engine.options.block_tokens) + 1);
+  }
   sequence->output.emplace(sequence->request, sequence->prompt_tokens, engine.tokenizer,
                            engine.options.eos_ids, stream);
   impl_->intake.submit(std::move(sequence), stream);
@@ -372,6 +422,7 @@ bool Engine::fail_stalled() {
 }
 
 void Engine::end_streams(CancelCause cause) {
+  const MustAllocate must;
   for (const auto& stream : impl_->intake.open_streams()) {
     stream->cancel(cause);
     stream->push(cancelled(cause));

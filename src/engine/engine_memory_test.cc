@@ -1,0 +1,96 @@
+// Memory after the start: what steps allocate, and what becomes of requests when there is none.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <new>
+
+#include "base/memory_reserve.h"
+#include "base/test_allocations.h"
+#include "engine/test_engine.h"
+
+namespace llorch {
+namespace {
+
+class EngineMemory : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() { set_memory_aside(256 * 1024); }
+  void SetUp() override { ASSERT_TRUE(refill_memory_reserve()); }
+};
+
+Request rich_request(std::string job_id) {
+  Request request = test_request(std::move(job_id), "the first line of all", 12);
+  request.sampling.top_logprobs = 3;
+  request.sampling.repetition_penalty = 1.5f;
+  request.stop = {"never seen", "zq"};
+  request.ignore_eos = true;
+  return request;
+}
+
+constexpr char kOutOfMemory[] = "failed(VRAM_OOM,retriable)";
+
+// Whatever allocation fails: one request ends for it at most, and is told so; the others get what
+// they get without it, and nothing is left behind.
+TEST_F(EngineMemory, AnAllocationThatFailsEndsOneRequestAtMost) {
+  TestEngine test({.max_batch = 3, .step_tokens = 8, .block_tokens = 4});
+  std::string expected[2];
+  int failed = 0, refused = 0;
+  bool happened = true;
+  for (int64_t n = -1; happened; ++n) {  // -1: none fails
+    ASSERT_TRUE(refill_memory_reserve());
+    std::shared_ptr<Reader> readers[2] = {test.submit(test_request("plain", "abc", 20)), nullptr};
+    test.engine.step();
+    {
+      const FailAllocation fail(n < 0 ? INT64_MAX : n, FailAllocation::Where::kThisThread);
+      try {
+        readers[1] = test.submit(rich_request("rich"));
+      } catch (const std::bad_alloc&) {
+        ++refused;
+      }
+      test.run_until_idle();
+      happened = n < 0 || fail.happened();
+    }
+    int hurt = readers[1] ? 0 : 1;
+    for (int i = 0; i < 2; ++i) {
+      if (!readers[i]) continue;
+      const std::string events = described(*readers[i]);
+      if (n < 0) {
+        expected[i] = events;
+      } else if (events != expected[i]) {
+        ++hurt, ++failed;
+        EXPECT_TRUE(events.ends_with(kOutOfMemory)) << "allocation " << n << ": " << events;
+        EXPECT_EQ(events.find(kOutOfMemory), events.rfind(kOutOfMemory)) << events;
+      }
+    }
+    EXPECT_LE(hurt, 1) << "allocation " << n;
+    const EngineSnapshot snapshot = test.engine.snapshot();
+    EXPECT_EQ(snapshot.running + snapshot.waiting + snapshot.blocks_used, 0) << "allocation " << n;
+    EXPECT_FALSE(snapshot.failed);
+  }
+  EXPECT_GT(refused, 5);
+  EXPECT_GT(failed, 20);
+}
+
+// Steps allocate what they tell (an event, its text) and nothing that grows with what is known.
+TEST_F(EngineMemory, AStepOfDecodingAllocatesTheSameHoweverLongTheSequencesAre) {
+  TestEngine test({.context = 1024, .max_batch = 4, .block_tokens = 4});
+  std::vector<std::shared_ptr<Reader>> readers;
+  for (int i = 0; i < 4; ++i) {
+    Request request = test_request("job" + std::to_string(i), "abc", 1000);
+    request.ignore_eos = true;
+    readers.push_back(test.submit(std::move(request)));
+  }
+  std::vector<uint64_t> counts;
+  for (int step = 0; step < 1000; ++step) {
+    const uint64_t before = allocations();
+    ASSERT_TRUE(test.engine.step());
+    counts.push_back(allocations() - before);
+    for (const auto& reader : readers) all_events(*reader);
+  }
+  constexpr uint64_t kPerSequence = 6;
+  EXPECT_LE(*std::max_element(counts.begin() + 1, counts.end()), 4 * kPerSequence);
+  const auto half = counts.begin() + 500;
+  EXPECT_LE(*std::max_element(half, counts.end()), *std::max_element(counts.begin() + 1, half));
+}
+
+}  // namespace
+}  // namespace llorch
