@@ -159,21 +159,19 @@ void write_vllm_state(MetricsWriter& text, const Engine& engine, const EngineSna
   text.gauge("vllm:cache_config_info", "Information of the LLMEngine CacheConfig",
              MetricsWriter::labels({{"block_size", block_tokens},
                                     {"num_gpu_blocks", blocks},
-                                    {"enable_prefix_caching", "False"},
+                                    {"enable_prefix_caching", "True"},
                                     {"engine", "0"}}),
              1);
 }
-
-// Zero until there is a prefix cache.
-constexpr uint64_t kPrefixQueryTokens = 0, kPrefixHitTokens = 0;
 
 void write_vllm_counters(MetricsWriter& text, const EngineMetrics& m, const EngineSnapshot& now,
                          const std::string& labels) {
   text.counter("vllm:prefix_cache_queries_total",
                "Prefix cache queries, in terms of number of queried tokens.", labels,
-               kPrefixQueryTokens);
+               now.prefix_query_tokens);
   text.counter("vllm:prefix_cache_hits_total",
-               "Prefix cache hits, in terms of number of cached tokens.", labels, kPrefixHitTokens);
+               "Prefix cache hits, in terms of number of cached tokens.", labels,
+               now.prefix_hit_tokens);
   text.counter("vllm:num_preemptions_total", "Cumulative number of preemption from the engine.",
                labels, now.preemptions);
   text.counter("vllm:prompt_tokens_total", "Number of prefill tokens processed.", labels,

@@ -145,7 +145,8 @@ class Tally:
     """What the clients have seen of the requests that began."""
 
     def __init__(self):
-        self.prompts, self.outputs, self.ended = [], [], []  # tokens; ended: (prompt, output)
+        self.prompts, self.cached, self.outputs = [], [], []  # tokens
+        self.ended = []  # (prompt, output) of those that ended well
 
     def add(self, events):
         """The events of an execution with logprobs, so that each token has its own."""
@@ -154,6 +155,7 @@ class Tally:
             return
         tokens = sum(e["type"] == "token" for e in events)
         self.prompts.append(started[0]["prompt_tokens"])
+        self.cached.append(started[0]["cached_tokens"])
         self.outputs.append(tokens)
         if events[-1]["type"] == "end":
             assert events[-1]["tokens_out"] == tokens
@@ -167,6 +169,8 @@ class Tally:
             assert families[name].value() == sum(self.prompts), name
         for name in ["worker_tokens_generated_total", "vllm:generation_tokens_total"]:
             assert families[name].value() == sum(self.outputs), name
+        assert families["vllm:prefix_cache_queries_total"].value() == sum(self.prompts)
+        assert families["vllm:prefix_cache_hits_total"].value() == sum(self.cached)
         first = [n for n in self.outputs if n > 0]
         assert count("vllm:time_to_first_token_seconds") == len(first)
         assert count("vllm:inter_token_latency_seconds") == sum(first) - len(first)
@@ -215,6 +219,17 @@ def test_every_ended_request_is_counted_once(binary, model, job):
         2, 4, 0, 0]
 
 
+def test_what_the_prefix_cache_found_is_counted(binary, model, job):
+    tally = Tally()
+    with Worker(binary, ["--model", model]) as worker:
+        for _ in range(3):
+            body = job(logprobs=0, prompt="Once upon a time " * 40)
+            tally.add([e for _, e in worker.execute(body)])
+        families = scrape(worker)
+    assert tally.cached[0] == 0 and tally.cached[1] > 0
+    tally.check(families)
+
+
 def test_every_cancelled_request_is_counted_once(gated, job):
     tally = Tally()
     with gated("--max-batch", "1", "--max-queue", "1") as (worker, gate):
@@ -251,11 +266,12 @@ def test_every_cancelled_request_is_counted_once(gated, job):
             assert [e["type"] for e in events] == ["started", "error"]
             tally.add(events)
         with worker.open_execute(job(max_tokens=2000, logprobs=0)) as left:
-            prompt = left.next()["prompt_tokens"]
+            started = left.next()
         worker.wait_health(running=0, waiting=0)
         families = scrape(worker)
     # How far the last one came before its client's leaving was noticed is for the worker to tell.
-    tally.prompts.append(prompt)
+    tally.prompts.append(started["prompt_tokens"])
+    tally.cached.append(started["cached_tokens"])
     tally.outputs.append(int(families["worker_tokens_generated_total"].value() -
                              sum(tally.outputs)))
     assert tally.outputs[-1] < 2000
