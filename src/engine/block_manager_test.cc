@@ -70,6 +70,61 @@ TEST(BlockManager, KeepsASharedBlockUntilItsLastHolderLeaves) {
   EXPECT_EQ(manager.used(), 0);
 }
 
+// Blocks of the order in which a table gets them.
+std::vector<int32_t> taken(BlockManager& manager, int32_t count) {
+  BlockTable table;
+  manager.grow(table, count);
+  return table.blocks;
+}
+
+TEST(BlockManager, TakesBlocksOfNoContentFirstThenTheLeastRecentlyHeld) {
+  std::vector<int32_t> lost;
+  BlockManager manager(6, 16, [&](int32_t block) { lost.push_back(block); });
+  BlockTable one, two, three;
+  manager.grow(one, 2);
+  manager.grow(two, 2);
+  manager.grow(three, 1);
+  const std::vector<int32_t> a = one.blocks, b = two.blocks, c = three.blocks;
+  for (const auto& blocks : {a, b}) {
+    for (const int32_t block : blocks) manager.keep(block);
+  }
+  manager.release(one);
+  manager.release(three);
+  manager.release(two);
+  EXPECT_EQ(manager.free(), 6);
+  manager.hold(a[0]);  // somebody found it: it is the most recently held now
+  manager.drop(a[0]);
+  EXPECT_EQ(taken(manager, 2), (std::vector<int32_t>{c[0], 5}));
+  EXPECT_EQ(lost, std::vector<int32_t>{});
+  // Of a sequence's blocks the last is taken first.
+  EXPECT_EQ(taken(manager, 4), (std::vector<int32_t>{a[1], b[1], b[0], a[0]}));
+  EXPECT_EQ(lost, (std::vector<int32_t>{a[1], b[1], b[0], a[0]}));
+}
+
+TEST(BlockManager, ForgetsAContentAtOnce) {
+  std::vector<int32_t> lost;
+  BlockManager manager(3, 16, [&](int32_t block) { lost.push_back(block); });
+  const std::vector<int32_t> blocks = taken(manager, 3);
+  for (const int32_t block : blocks) manager.keep(block);
+  manager.drop(blocks[0]);
+  manager.drop(blocks[1]);
+  manager.forget(blocks[1]);  // free: it is taken first now
+  manager.forget(blocks[2]);  // held: it will be
+  manager.drop(blocks[2]);
+  EXPECT_EQ(taken(manager, 3), (std::vector<int32_t>{blocks[2], blocks[1], blocks[0]}));
+  EXPECT_EQ(lost, (std::vector<int32_t>{blocks[0]}));
+}
+
+TEST(BlockManager, KeepsAFoundBlockFromBeingTaken) {
+  BlockManager manager(2, 16, [](int32_t) {});
+  const std::vector<int32_t> blocks = taken(manager, 2);
+  for (const int32_t block : blocks) manager.keep(block);
+  for (const int32_t block : blocks) manager.drop(block);
+  manager.hold(blocks[0]);
+  EXPECT_EQ(manager.free(), 1);
+  EXPECT_EQ(taken(manager, 1), std::vector<int32_t>{blocks[1]});
+}
+
 TEST(BlockManager, NeverGivesABlockTwice) {
   std::mt19937 random(7);
   BlockManager manager(40, 4);
