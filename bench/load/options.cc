@@ -21,7 +21,7 @@ void add_lengths(CLI::App& app, const char* flag, LengthMix& value, const char* 
 
 void add_server(CLI::App& app, Options& o) {
   const std::map<std::string, Api> apis = {{"execute", Api::kExecute}, {"openai", Api::kOpenAi}};
-  app.add_option("--host", o.host, "an address, not a name");
+  app.add_option("--host", o.host, "an address, not a name")->check(CLI::ValidIPV4);
   app.add_option("--port", o.port);
   app.add_option("--api", o.api, "/execute, or OpenAI's /v1/completions")
       ->transform(CLI::CheckedTransformer(apis));
@@ -50,12 +50,14 @@ void add_workload(CLI::App& app, Options& o) {
   const auto share = [&](const char* flag, double& value, const char* help) {
     app.add_option(flag, value, help)->check(CLI::Range(0.0, 1.0));
   };
-  add_lengths(app, "--prompt-tokens", w.prompt_tokens,
-              "128, uniform:16-512, lognormal:200,0.8,4096, or a mix: 0.9*64+0.1*4096");
-  add_lengths(app, "--output-tokens", w.output_tokens, "the same");
+  add_lengths(
+      app, "--prompt-tokens", w.prompt_tokens,
+      "128, uniform:16-512, lognormal:200,0.8,4096, or a mix: 0.9*64+0.1*4096; default 128");
+  add_lengths(app, "--output-tokens", w.output_tokens, "the same; default 64");
   add_lengths(app, "--turns", w.turns,
-              "the same: requests of a conversation, each with all before");
-  add_lengths(app, "--follow-up-tokens", w.follow_up_tokens, "the same, of its later turns");
+              "the same: requests of a conversation, each with all before; default 1");
+  add_lengths(app, "--follow-up-tokens", w.follow_up_tokens,
+              "the same, of its later turns; default 32");
   app.add_option("--think", o.think_s, "mean pause between turns, in seconds");
   share("--prefix-share", w.prefix_share, "share of conversations with a shared prefix");
   app.add_option("--prefix-tokens", w.prefix_tokens)->check(CLI::PositiveNumber);
