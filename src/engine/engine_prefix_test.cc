@@ -127,6 +127,27 @@ TEST_P(Prefix, ATurnThatIsToldOtherwiseKeepsWhatIsBeforeIt) {
   expect(test, other, 5, 41);
 }
 
+// A pool of one context: in a window's group what lies a step's rows before the end is still there.
+TEST_P(Prefix, ATurnThatIsToldOtherwiseIsFoundInTheSmallestPool) {
+  for (const int32_t told_anew : {1, 4, kStepRows - 1}) {
+    EngineOptions options = few_rows();
+    options.kv_bytes =
+        TestEngine({.max_batch = 1, .step_tokens = kStepRows, .block_tokens = kPerBlock},
+                   GetParam())
+            .engine.kv_bytes();
+    TestEngine test(options, GetParam());
+    const Ints prompt = numbers(40, 9);
+    const Answer answer = run(test, prompt, 21);
+    const Ints all = joined(prompt, answer.tokens);
+    const int32_t common = 60 - told_anew;  // of the 60 that have been computed
+    Ints other = first(all, common);
+    other.push_back(all[static_cast<size_t>(common)] ^ 1);
+    const Answer got = run(test, other, 1), want = cold(GetParam(), other, 1);
+    EXPECT_EQ(got.text, want.text);
+    EXPECT_GE(got.cached, common / kPerBlock * kPerBlock) << told_anew;
+  }
+}
+
 TEST_P(Prefix, TheSamePromptAgainComputesOneRow) {
   for (const int32_t tokens : {32, 33, 34}) {
     TestEngine test(few_rows(), GetParam());
