@@ -116,7 +116,8 @@ struct Engine::Impl {
         builder(batch_limits(options, model, kv_spec.groups.size())),
         block_counts(take_memory(backend, model, options, kv_spec, kv_shape, builder)),
         blocks(kv_shape, block_counts),
-        scheduler({options.max_batch, options.step_tokens, model.recompute_above()}, blocks),
+        cost(kv_spec.groups, options.bounds),
+        scheduler({options.max_batch, options.step_tokens, model.recompute_above()}, blocks, cost),
         metrics(std::in_place, options.context),
         board(options.max_batch),
         watch(options.now, options.stall_timeout),
@@ -151,6 +152,7 @@ struct Engine::Impl {
   BatchBuilder builder;
   const std::vector<int32_t> block_counts;  // [G]
   KvBlocks blocks;
+  StepCost cost;
   Scheduler scheduler;
   std::vector<std::unique_ptr<Sequence>> open;  // in order of arrival
   std::vector<Sequence*> wanting;               // who gets a token of this step
@@ -200,6 +202,7 @@ void Engine::Impl::compute(std::span<const Slice> slices) {
   metrics->steps.add();
   metrics->step_tokens.observe(tokens);
   watch.step_ended(began);
+  cost.learn(scheduler.load(), options.now() - began);
   deliver(std::move(*sampled));
 }
 
@@ -359,17 +362,22 @@ void Engine::run() {
 }
 
 void Engine::warm_up() {
-  Request request;
-  request.job_id = "warm-up";
-  request.prompt.assign(static_cast<size_t>(std::min(16, impl_->options.context / 2)), 0);
-  request.max_tokens = std::min(4, impl_->options.context / 2);
-  request.ignore_eos = true;
-  const std::shared_ptr<Reader> reader = submit(std::move(request), nullptr);
-  while (step()) {
-  }
-  while (const auto event = reader->next()) {
-    if (const auto* failure = std::get_if<FailedEvent>(&*event)) {
-      throw Error(ErrorCode::kInternal, "[warm_up] " + failure->message);
+  // A short and a longer prompt: from the two the step's cost can tell what a row takes.
+  for (const int prompt_tokens : {16, 64}) {
+    Request request;
+    request.job_id = "warm-up";
+    // Of different tokens, so that the second finds nothing of the first in the cache.
+    request.prompt.assign(static_cast<size_t>(std::min(prompt_tokens, impl_->options.context / 2)),
+                          prompt_tokens % impl_->vocab);
+    request.max_tokens = std::min(4, impl_->options.context / 2);
+    request.ignore_eos = true;
+    const std::shared_ptr<Reader> reader = submit(std::move(request), nullptr);
+    while (step()) {
+    }
+    while (const auto event = reader->next()) {
+      if (const auto* failure = std::get_if<FailedEvent>(&*event)) {
+        throw Error(ErrorCode::kInternal, "[warm_up] " + failure->message);
+      }
     }
   }
   impl_->blocks.forget_all();

@@ -12,6 +12,7 @@
 
 #include "engine/metrics.h"
 #include "engine/request.h"
+#include "engine/step_cost.h"
 #include "engine/step_state.h"
 #include "engine/stream.h"
 #include "model/model.h"
@@ -21,10 +22,11 @@
 namespace llorch {
 
 struct EngineOptions {
-  int context = 0;        // tokens, prompt and output together
-  int max_batch = 32;     // sequences per step
-  int max_queue = 256;    // requests beyond those the batch has room for
-  int step_tokens = 512;  // token budget of one step; raised to max_batch
+  int context = 0;         // tokens, prompt and output together
+  int max_batch = 32;      // sequences per step
+  int max_queue = 256;     // requests beyond those the batch has room for
+  int step_tokens = 512;   // token budget of one step; raised to max_batch
+  StepBounds bounds = {};  // in time, as far as it can be told
   int block_tokens = 16;
   DType kv_type = DType::kF32;
   // None: what max_batch full contexts need, but at most kv_percent of what is free.
@@ -61,8 +63,8 @@ class Engine {
          const EngineOptions& options);
   ~Engine();
 
-  // [engine thread] Runs a prompt and a few tokens, then forgets them. Before the first submit.
-  // Throws what a step throws.
+  // [engine thread] Runs two prompts and a few tokens, then forgets them but for what they cost.
+  // Before the first submit. Throws what a step throws.
   void warm_up();
   // [engine thread] Serves until stop(); what is left then ends with CANCELLED. Throws what a step
   // throws, once every open stream has ended with INFERENCE_FAILED and the snapshot says failed.

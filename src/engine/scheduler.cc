@@ -31,8 +31,8 @@ Iterator shortest(Iterator begin, Iterator end, int32_t than) {
 
 }  // namespace
 
-Scheduler::Scheduler(const SchedulerOptions& options, KvBlocks& blocks)
-    : options_(options), blocks_(blocks) {
+Scheduler::Scheduler(const SchedulerOptions& options, KvBlocks& blocks, const StepCost& cost)
+    : options_(options), blocks_(blocks), cost_(cost) {
   CHECK(options.max_batch > 0 && options.step_tokens >= options.max_batch);
   running_.reserve(static_cast<size_t>(options.max_batch));
   slices_.reserve(static_cast<size_t>(options.max_batch));
@@ -57,9 +57,11 @@ std::span<const Slice> Scheduler::schedule() {
   // Whoever is preempted here comes later in order, so nobody loses what it has just been given.
   for (size_t i = 0; i < running_.size(); ++i) hold_or_preempt(*running_[i]);
   make_way();
-  budget_ = options_.step_tokens;
+  load_ = {};
   for (Sequence* sequence : running_) {
-    if (sequence->missing() == 1) take(sequence, 1);
+    if (sequence->missing() > 1) continue;
+    slices_.push_back({sequence, 1});
+    load_ = cost_.with_decode(load_, sequence->computed);
   }
   prefill();
   CHECK(!slices_.empty() || (running_.empty() && waiting_.empty()));
@@ -112,16 +114,23 @@ void Scheduler::prefill() {
   for (Sequence* sequence : running_) {
     if (sequence->missing() > 1) prompts_.push_back(sequence);
   }
-  while (budget_ > 0) {
+  while (rows_for(0, options_.step_tokens) > 0) {
     Sequence* first = next_prompt();
     if (!first) return;
-    const int32_t kept = std::min(first->missing(), budget_ - budget_ / 2);
-    while (budget_ > kept) {
+    const int32_t rows = rows_for(first->computed, options_.step_tokens);
+    if (rows == 0) return;
+    slices_.push_back({first, 0});
+    Slice& half = slices_.back();
+    add_prefill(half, rows - rows / 2);
+    while (rows_for(0, 1) > 0) {
       Sequence* shorter = shorter_than(*first);
       if (!shorter) break;
-      take(shorter, budget_ - kept);
+      Slice slice{shorter, 0};
+      add_prefill(slice, options_.step_tokens);
+      if (slice.tokens == 0) break;
+      slices_.push_back(slice);
     }
-    take(first, budget_);
+    add_prefill(half, options_.step_tokens);
   }
 }
 
@@ -161,10 +170,17 @@ Sequence* Scheduler::shorter_than(const Sequence& first) {
   return sequence;
 }
 
-void Scheduler::take(Sequence* sequence, int32_t most) {
-  const int32_t tokens = std::min(sequence->missing(), most);
-  slices_.push_back({sequence, tokens});
-  budget_ -= tokens;
+// How many of the rows wanted the step still has for a sequence.
+int32_t Scheduler::rows_for(int32_t computed, int32_t wanted) const {
+  const int32_t left = options_.step_tokens - load_.decode_rows - load_.prefill_rows;
+  return cost_.prefill_rows(load_, computed, std::min(left, wanted));
+}
+
+void Scheduler::add_prefill(Slice& slice, int32_t most) {
+  const int32_t begin = slice.sequence->computed + slice.tokens;
+  const int32_t rows = rows_for(begin, std::min(most, slice.sequence->known() - begin));
+  slice.tokens += rows;
+  load_ = cost_.with_prefill(load_, begin, rows);
 }
 
 void Scheduler::preempt_last() {

@@ -18,6 +18,7 @@
 
 #include "engine/kv_blocks.h"
 #include "engine/sequence.h"
+#include "engine/step_cost.h"
 
 namespace llorch {
 
@@ -39,7 +40,7 @@ struct SchedulerOptions {
 
 class Scheduler {
  public:
-  Scheduler(const SchedulerOptions& options, KvBlocks& blocks);
+  Scheduler(const SchedulerOptions& options, KvBlocks& blocks, const StepCost& cost);
 
   // Into the waiting line, where its priority says. Its limit() fits all blocks together; the
   // caller owns it until remove().
@@ -47,15 +48,15 @@ class Scheduler {
   // Takes it out, wherever it is, and frees its blocks.
   void remove(Sequence* sequence);
 
-  // The next step; valid until the next call. Decoding sequences come first, one row each. What the
-  // budget leaves goes to prompts: half to the foremost, the rest to shorter ones of its priority,
-  // the shortest first, and what they leave to the next in order. A prompt leaves the line when it
-  // gets its first rows, if it has blocks for all its tokens.
-  // A sequence that finds no block takes those of the last in order, which goes back to the line
-  // and is computed anew, output included.
-  // Empty only if there is no sequence at all.
+  // The next step; valid until the next call. Decoding sequences come first, one row each. What
+  // step_tokens and the step's cost leave goes to prompts: half to the foremost, the rest to
+  // shorter ones of its priority, the shortest first, and what they leave to the next in order. A
+  // prompt leaves the line when it gets its first rows, if it has blocks for all its tokens. A
+  // sequence that finds no block takes those of the last in order, which goes back to the line and
+  // is computed anew, output included. Empty only if there is no sequence at all.
   std::span<const Slice> schedule();
-  // The scheduled slices have been computed.
+  const StepLoad& load() const { return load_; }  // of the scheduled slices
+  // They have been computed.
   void computed();
 
   int32_t running() const { return static_cast<int32_t>(running_.size()); }
@@ -69,7 +70,8 @@ class Scheduler {
   void prefill();
   Sequence* next_prompt();
   Sequence* shorter_than(const Sequence& first);
-  void take(Sequence* sequence, int32_t most);
+  int32_t rows_for(int32_t computed, int32_t wanted) const;
+  void add_prefill(Slice& slice, int32_t most);
   void preempt_last();
   void back_to_line(size_t index);
   bool has_room(Sequence& sequence, size_t kept);
@@ -78,11 +80,12 @@ class Scheduler {
 
   const SchedulerOptions options_;
   KvBlocks& blocks_;
+  const StepCost& cost_;
   std::deque<Sequence*> waiting_;   // in order
   std::vector<Sequence*> running_;  // in order
   std::vector<Slice> slices_;
-  std::vector<Sequence*> prompts_;  // in order: those that run and can still get rows in this step
-  int32_t budget_ = 0;              // rows that this step still has
+  StepLoad load_;                   // of slices_
+  std::vector<Sequence*> prompts_;  // in order: those that run and may still get rows in this step
   std::vector<int32_t> spare_;      // set_spare()'s, of each group
   uint64_t arrivals_ = 0;
   uint64_t preemptions_ = 0;
