@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/line_queue.h"
+#include "base/memory_reserve.h"
 #include "base/os.h"
 
 namespace llorch {
@@ -108,6 +109,7 @@ std::string log_line(Level level, std::string_view event, std::initializer_list<
 
 void log(Level level, std::string_view event, std::initializer_list<Field> fields) noexcept try {
   if (level < state().least) return;
+  const MayFail may;  // a line is not worth what is set aside
   queue().push(line_of(level, event, fields));
 } catch (...) {
   // Out of memory while a line is made: the line is lost, the request is not.

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/memory_reserve.h"
 #include "base/os.h"
 #include "server/execute_request.h"
 #include "server/generation.h"
@@ -140,6 +141,7 @@ std::optional<Reply> Api::check(const RequestHead& head) const {
     return refuse(Refusal::kUnsupportedMediaType, "the body must not be encoded");
   }
   if (!row.generates) return std::nullopt;
+  if (!refill_memory_reserve()) return out_of_memory();
   if (draining_) return refuse(Refusal::kUnavailable, "the worker is shutting down");
   if (!head.unsupported_header.empty()) {
     return refuse(Refusal::kInvalidField,

@@ -1,6 +1,7 @@
 #include "server/connection.h"
 
 #include <algorithm>
+#include <array>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -12,9 +13,12 @@
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <limits>
+#include <new>
 
+#include "base/config.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/memory_reserve.h"
 #include "server/openai_error.h"
 
 namespace llorch {
@@ -94,6 +98,16 @@ std::optional<Reply> answer_to(const error_code& ec, bool timed_out, size_t most
   return std::nullopt;
 }
 
+std::string text_of(const Reply& reply, std::string_view path, const std::string& correlation,
+                    const Framing& framing) {
+  // A short one must get through; a text of many tokens is what was asked for.
+  constexpr size_t kShort = 4096;
+  std::optional<MayFail> may;
+  if (reply.body.size() > kShort) may.emplace();
+  return is_openai_path(path) ? answer(in_openai_form(reply), correlation, framing)
+                              : answer(reply, correlation, framing);
+}
+
 }  // namespace
 
 struct Connection::Incoming {
@@ -115,15 +129,24 @@ Connection::Connection(asio::ip::tcp::socket socket, std::shared_ptr<IoThread> h
       home_(std::move(home)),
       shared_(std::move(shared)),
       deadline_timer_(home_->context),
-      signal_(home_->context) {}
+      signal_(home_->context) {
+  ++shared_->connections;
+}
+
+Connection::~Connection() { --shared_->connections; }
 
 void Connection::start() {
   const auto self = shared_from_this();
-  home_->connections.insert(self);
-  asio::co_spawn(
-      home_->context, [self] { return self->watch_deadline(); }, asio::detached);
-  asio::co_spawn(
-      home_->context, [self] { return self->run(); }, asio::detached);
+  try {
+    home_->connections.insert(self);
+    asio::co_spawn(
+        home_->context, [self] { return self->watch_deadline(); }, asio::detached);
+    asio::co_spawn(
+        home_->context, [self] { return self->run(); }, asio::detached);
+  } catch (...) {
+    end();
+    throw;
+  }
   if (home_->closing) finish();
 }
 
@@ -139,6 +162,11 @@ void Connection::abort() {
 }
 
 Connection::Task<void> Connection::run() {
+  // Also when Asio drops the coroutine, because one of its handlers has thrown.
+  const struct AtEnd {
+    Connection& connection;
+    ~AtEnd() { connection.end(); }
+  } at_end{*this};
   Next next = Next::kRequest;
   try {
     while (next == Next::kRequest) next = co_await serve_one();
@@ -146,20 +174,33 @@ Connection::Task<void> Connection::run() {
   } catch (const std::exception& e) {
     log(Level::kError, "connection_failed", {{"message", e.what()}});
   }
+}
+
+void Connection::end() {
   closed_ = true;
   error_code ignored;
   socket_.shutdown(asio::ip::tcp::socket::shutdown_both, ignored);
   socket_.close(ignored);
   deadline_timer_.cancel();
   home_->connections.erase(shared_from_this());
-  --shared_->connections;
 }
 
 // One request from its first byte to the last byte of its answer.
 Connection::Task<Connection::Next> Connection::serve_one() {
-  writing_ = false;
+  writing_ = answered_ = false;
   if (finishing_ || !co_await wait_for_bytes()) co_return Next::kClose;
   Incoming in;
+  try {
+    co_return co_await answer_one(in);
+  } catch (const std::bad_alloc&) {
+    if (answered_) co_return Next::kClose;
+  }
+  if (in.correlation.empty()) in.correlation = new_uuid();
+  const Reply refusal = out_of_memory();
+  co_return co_await reply(refusal, in);
+}
+
+Connection::Task<Connection::Next> Connection::answer_one(Incoming& in) {
   std::optional<Reply> refusal = co_await read_head(in);
   if (!refusal && !socket_.is_open()) co_return Next::kClose;
   if (refusal && refusal->close) co_return co_await reply(*refusal, in);
@@ -193,7 +234,10 @@ Connection::Task<Connection::Next> Connection::serve_one() {
 Connection::Task<Api::Outcome> Connection::handle(const Incoming& in) {
   const auto work = [this, &in, wake = waker()]() -> Api::Outcome {
     try {
+      const MayFail may;
       return shared_->api.handle(in.head, in.message().body(), wake);
+    } catch (const std::bad_alloc&) {
+      return out_of_memory();
     } catch (const std::exception& e) {
       log(Level::kError, "request_failed",
           {{"correlation_id", in.correlation}, {"message", e.what()}});
@@ -204,6 +248,7 @@ Connection::Task<Api::Outcome> Connection::handle(const Incoming& in) {
   std::optional<Api::Outcome> outcome;  // this thread's; the server's stop() waits for the work
   writing_ = true;
   asio::post(shared_->heavy, [&, self = shared_from_this()] {
+    const MustAllocate must;
     Api::Outcome made =
         shared_->stopping ? refuse(Refusal::kUnavailable, "the worker is shutting down") : work();
     asio::post(home_->context, [&outcome, self, made = std::move(made)]() mutable {
@@ -285,6 +330,10 @@ Connection::Task<std::optional<Reply>> Connection::read_body(Incoming& in) {
   if (!in.share.take(shared_->body_bytes, length ? *length : in.most_bytes)) {
     co_return refuse_and_close(Refusal::kOverloaded, "too many large requests at once");
   }
+  {
+    const MayFail may;  // here, for within the parser it must not
+    in.parser.get().body().reserve(length ? *length : in.most_bytes);
+  }
   const auto timeout = shared_->options.read_timeout;
   const auto end = Clock::now() + 4 * timeout;
   in.parser.eager(true);
@@ -307,10 +356,8 @@ Connection::Task<Connection::Next> Connection::reply(const Reply& reply, const I
   shared_->api.note(in.head.path, reply);
   Framing framing = in.framing;
   framing.keep_alive = framing.keep_alive && !finishing_;
-  // Made before it is awaited: g++ 12 destroys conditional temporaries of such an expression twice.
-  const std::string text = is_openai_path(in.head.path)
-                               ? answer(in_openai_form(reply), in.correlation, framing)
-                               : answer(reply, in.correlation, framing);
+  const std::string text = text_of(reply, in.head.path, in.correlation, framing);
+  answered_ = true;
   const bool sent = co_await send(text);
   if (!sent) co_return Next::kClose;
   if (reply.close) co_return Next::kLinger;
@@ -333,6 +380,7 @@ Connection::Task<Connection::Next> Connection::follow(std::shared_ptr<Execution>
   Reply whole;
   bool done = false;
   if (streams) {
+    answered_ = true;
     done = co_await send(stream_head(in.correlation, in.framing)) &&
            co_await send_events(*execution, in.framing);
   } else {
@@ -355,7 +403,10 @@ Connection::Task<Connection::Next> Connection::follow(std::shared_ptr<Execution>
 // True once the execution has ended and all of its answer is there.
 Connection::Task<bool> Connection::collect(Execution& execution, std::string& body) {
   for (;;) {
-    body += execution.take();
+    {
+      const MayFail may;
+      body += execution.take();
+    }
     if (execution.ended()) co_return true;
     if (peer_gone_ != Clock::time_point::max() || !socket_.is_open()) co_return false;
     co_await wait_for_signal();
@@ -378,9 +429,10 @@ Connection::Task<bool> Connection::send_events(Execution& execution, const Frami
       bytes = ": keepalive\n\n";
     }
     if (!bytes.empty()) {
-      if (framing.http_1_1) bytes = chunk(bytes);
-      if (framing.http_1_1 && execution.ended()) bytes += kLastChunk;
-      if (!co_await send(bytes)) co_return false;
+      const std::string head = framing.http_1_1 ? chunk_head(bytes.size()) : "";
+      Bytes tail;
+      if (framing.http_1_1) tail = execution.ended() ? kLastChunkEnd : kChunkEnd;
+      if (!co_await send(head, bytes, tail)) co_return false;
       last_write = Clock::now();
       if (execution.ended()) co_return true;
       continue;
@@ -397,12 +449,15 @@ Connection::Task<bool> Connection::send_events(Execution& execution, const Frami
   }
 }
 
-Connection::Task<bool> Connection::send(Bytes bytes) {
+Connection::Task<bool> Connection::send(Bytes head, Bytes body, Bytes tail) {
   error_code ec;
   const bool peer_left = peer_gone_ != Clock::time_point::max();
   set_deadline(peer_left ? Clock::duration(kAfterEnd)
                          : Clock::duration(shared_->options.write_timeout));
-  co_await asio::async_write(socket_, asio::buffer(bytes.data(), bytes.size()), token(ec));
+  const std::array<asio::const_buffer, 3> parts{asio::buffer(head.data(), head.size()),
+                                                asio::buffer(body.data(), body.size()),
+                                                asio::buffer(tail.data(), tail.size())};
+  co_await asio::async_write(socket_, parts, token(ec));
   clear_deadline();
   co_return !ec;
 }

@@ -50,6 +50,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(boost::asio::ip::tcp::socket socket, std::shared_ptr<IoThread> home,
              std::shared_ptr<Shared> shared);
+  ~Connection();
 
   void start();
   // Closes once the answer under way has been written; at once if there is none, or no whole
@@ -68,6 +69,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   Task<void> run();
   Task<Next> serve_one();
+  Task<Next> answer_one(Incoming& in);
   Task<bool> wait_for_bytes();
   Task<std::optional<Reply>> read_head(Incoming& in);
   Task<std::optional<Reply>> read_body(Incoming& in);
@@ -77,11 +79,12 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Task<bool> send_events(Execution& execution, const Framing& framing);
   Task<bool> collect(Execution& execution, std::string& body);
   Task<void> wait_for_signal(Clock::time_point until = Clock::time_point::max());
-  Task<bool> send(Bytes bytes);
+  Task<bool> send(Bytes head, Bytes body = {}, Bytes tail = {});
   Task<void> linger();
   Task<void> watch_deadline();
   Task<void> watch_peer(Execution& execution);
 
+  void end();
   void peer_has_gone(Execution& execution);
   void set_deadline(Clock::duration from_now);
   void clear_deadline();
@@ -98,7 +101,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   boost::asio::steady_timer signal_;  // cancelled to wake the coroutine that waits for events
   bool watching_peer_ = false, stop_watching_ = false;
   Clock::time_point peer_gone_ = Clock::time_point::max();
-  bool writing_ = false;  // an answer or a stream is under way
+  bool writing_ = false;   // an answer or a stream is under way
+  bool answered_ = false;  // some of it may have left
   bool finishing_ = false, closed_ = false;
 };
 

@@ -52,6 +52,12 @@ Reply refuse(Refusal code, std::string_view message) {
   return reply;
 }
 
+Reply out_of_memory() {
+  Reply reply = refuse(Refusal::kUnavailable, "out of memory");
+  reply.close = true;
+  return reply;
+}
+
 Reply refuse(const std::vector<FieldError>& errors) {
   Reply reply;
   reply.status = 400;

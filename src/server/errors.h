@@ -44,6 +44,8 @@ struct Reply {
 // {"code","message","retriable"}. OVERLOADED, LOADING and UNAVAILABLE carry Retry-After.
 Reply refuse(Refusal code, std::string_view message);
 
+Reply out_of_memory();  // UNAVAILABLE
+
 // One broken rule of a field.
 struct FieldError {
   std::string field, constraint, message;

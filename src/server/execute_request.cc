@@ -118,8 +118,8 @@ std::variant<ExecuteRequest, Reply> parse_execute(std::string_view body) try {
       "job_id",   "prompt",     "max_tokens",         "temperature", "seed",
       "top_p",    "top_k",      "repetition_penalty", "stop",        "min_p",
       "logprobs", "ignore_eos", "stream_resume",      "keepalive_s", "priority"};
-  const Json object = parse_object(body, kKnown);
-  const Fields fields(object);
+  const JsonTree object = parse_object(body, kKnown);
+  const Fields fields(object.root);
   ExecuteRequest r;
   r.job_id = fields.required_string("job_id");
   r.prompt = fields.required_string("prompt");
@@ -149,7 +149,7 @@ std::variant<ExecuteRequest, Reply> parse_execute(std::string_view body) try {
 
 std::variant<std::string, Reply> parse_cancel(std::string_view body) try {
   constexpr std::string_view kKnown[] = {"job_id"};
-  return Fields(parse_object(body, kKnown)).required_string("job_id");
+  return Fields(parse_object(body, kKnown).root).required_string("job_id");
 } catch (const BadJson& bad) {
   return refuse(bad);
 } catch (const BadField& bad) {

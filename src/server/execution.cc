@@ -1,6 +1,9 @@
 #include "server/execution.h"
 
+#include <new>
+
 #include "base/log.h"
+#include "base/memory_reserve.h"
 
 namespace llorch {
 
@@ -33,15 +36,31 @@ Execution::~Execution() {
 }
 
 std::string Execution::take() {
-  constexpr size_t kEnough = 64 * 1024;
   std::string bytes;
+  if (!out_of_memory_) {
+    try {
+      const MayFail may;
+      write_waiting(bytes);
+    } catch (const std::bad_alloc&) {
+      out_of_memory_ = true;  // an event is lost
+      ended_ = false;
+      reader_->leave();
+    }
+  }
+  if (!out_of_memory_ || ended_ || !bytes.empty()) return bytes;
+  const Event end = FailedEvent{"VRAM_OOM", "out of memory", true};
+  note(end);
+  return writer_->write(end);
+}
+
+void Execution::write_waiting(std::string& bytes) {
+  constexpr size_t kEnough = 64 * 1024;
   while (!ended_ && bytes.size() < kEnough) {
     const auto event = reader_->next();
     if (!event) break;
     note(*event);
     bytes += writer_->write(*event);
   }
-  return bytes;
 }
 
 void Execution::note(const Event& event) {

@@ -32,6 +32,7 @@ class Execution {
 
  private:
   using Clock = std::chrono::steady_clock;
+  void write_waiting(std::string& bytes);
   void note(const Event& event);
   int64_t ms_until(Clock::time_point then) const;
 
@@ -42,7 +43,7 @@ class Execution {
   Clock::time_point submitted_ = Clock::now(), started_, first_token_;
   std::string outcome_ = "CANCELLED";
   int32_t prompt_tokens_, cached_tokens_ = 0, tokens_out_ = 0;
-  bool ended_ = false;
+  bool ended_ = false, out_of_memory_ = false;
 };
 
 }  // namespace llorch

@@ -97,13 +97,10 @@ std::string stream_head(const std::string& correlation_id, const Framing& framin
   return out + "x-correlation-id: " + correlation_id + "\r\n\r\n";
 }
 
-std::string chunk(std::string_view data) {
-  std::array<char, 20> size;
-  const auto end = std::to_chars(size.data(), size.data() + size.size(), data.size(), 16).ptr;
-  std::string out(size.data(), end);
-  out += "\r\n";
-  out += data;
-  return out += "\r\n";
+std::string chunk_head(size_t bytes) {
+  std::array<char, 20> text;
+  char* const end = std::to_chars(text.data(), text.data() + text.size(), bytes, 16).ptr;
+  return std::string(text.data(), end) + "\r\n";
 }
 
 std::string correlation_id(std::string_view header) {

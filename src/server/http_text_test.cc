@@ -44,8 +44,8 @@ TEST(HttpText, AnswersHeadWithoutTheBody) {
 }
 
 TEST(HttpText, FramesChunksInHex) {
-  EXPECT_EQ(chunk("abc"), "3\r\nabc\r\n");
-  EXPECT_EQ(chunk(std::string(255, 'x')), "ff\r\n" + std::string(255, 'x') + "\r\n");
+  EXPECT_EQ(chunk_head(3), "3\r\n");
+  EXPECT_EQ(chunk_head(255), "ff\r\n");
 }
 
 TEST(HttpText, KeepsACorrelationIdOnlyIfItIsAUuid) {

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <new>
+
+#include "base/memory_reserve.h"
 
 namespace llorch {
 namespace {
@@ -10,6 +13,13 @@ namespace {
 constexpr size_t kMaxDepth = 64;
 // A value takes 16 bytes, and a key of an ordered object costs a look at those before it.
 constexpr size_t kMaxValues = size_t{1} << 20, kMaxKeys = 1024;
+
+// From the leaves, so that nothing that goes still holds something.
+void empty(Json& value) {
+  if (!value.is_structured()) return;
+  for (Json& child : value) empty(child);
+  value.clear();
+}
 
 BadJson not_json(size_t byte) {
   return BadJson{"the body is not valid JSON; byte " + std::to_string(byte)};
@@ -95,15 +105,20 @@ class Reader {
 
 }  // namespace
 
-Json parse_object(std::string_view body, std::span<const std::string_view> known,
-                  std::string* unknown) {
+JsonTree::~JsonTree() { empty(root); }
+
+JsonTree parse_object(std::string_view body, std::span<const std::string_view> known,
+                      std::string* unknown) {
   // The library takes a NUL for the end of the text.
   if (const size_t nul = body.find('\0'); nul != std::string_view::npos) throw not_json(nul + 1);
-  Json object;
-  Reader reader(known, unknown, object);
+  JsonTree tree;
+  // While it grows the tree copies and destroys parts of itself, and see JsonTree.
+  const MustAllocate must;
+  Reader reader(known, unknown, tree.root);
   Json::sax_parse(body, &reader);
-  if (!object.is_object()) throw BadField{"", "the body must be a JSON object"};
-  return object;
+  if (!refill_memory_reserve()) throw std::bad_alloc();
+  if (!tree.root.is_object()) throw BadField{"", "the body must be a JSON object"};
+  return tree;
 }
 
 const Json* Fields::find(const char* name) const {

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "server/errors.h"
@@ -17,11 +18,21 @@ namespace llorch {
 
 using Json = nlohmann::ordered_json;  // messages reach templates in the client's order
 
+// A value that goes without allocating: the library's destructor takes memory for what an array or
+// object holds, and without any the process would end there.
+struct JsonTree {
+  explicit JsonTree(Json value = nullptr) : root(std::move(value)) {}
+  JsonTree(JsonTree&&) = default;
+  ~JsonTree();
+
+  Json root;
+};
+
 // An object with those of its keys that are known; of a key that comes twice the last one counts.
 // The first key that is not known goes to `unknown`; what it holds is checked, not stored. Throws
 // BadJson, also for more than 64 levels, 2^20 values or 1024 keys in an object within; BadField.
-Json parse_object(std::string_view body, std::span<const std::string_view> known,
-                  std::string* unknown = nullptr);
+JsonTree parse_object(std::string_view body, std::span<const std::string_view> known,
+                      std::string* unknown = nullptr);
 
 // The fields of one object, which must outlive this; each member throws BadField on a wrong type.
 class Fields {

@@ -271,7 +271,7 @@ constexpr std::string_view kNotInMessages[] = {"refusal",       "audio",        
                                                "function_call", "tool_call_id", "annotations"};
 
 // The message as the template gets it: its members in their order, but for those that say nothing.
-Json message(const Json& given, const std::string& where) {
+JsonTree message(const Json& given, const std::string& where) {
   if (!given.is_object()) throw BadField{where, "must be an object"};
   const Fields fields(given, Fields::Nulls::kAreAbsent, where + ".");
   const std::string role = fields.required_string("role");
@@ -284,7 +284,8 @@ Json message(const Json& given, const std::string& where) {
     }
   }
   fields.required("content");
-  Json result = Json::object();
+  JsonTree tree(Json::object());
+  Json& result = tree.root;
   for (const auto& [key, value] : given.items()) {
     if (value.is_null() || std::find(std::begin(kNotInMessages), std::end(kNotInMessages), key) !=
                                std::end(kNotInMessages)) {
@@ -298,7 +299,7 @@ Json message(const Json& given, const std::string& where) {
       throw unknown_parameter(where + ".", key);
     }
   }
-  return result;
+  return tree;
 }
 
 std::string parse_messages(const Fields& fields) {
@@ -310,11 +311,12 @@ std::string parse_messages(const Fields& fields) {
                   "got an empty array instead.",
                   "empty_array");
   }
-  Json all = Json::array();
+  JsonTree all(Json::array());
   for (size_t i = 0; i < given.size(); ++i) {
-    all.push_back(message(given[i], "messages[" + std::to_string(i) + "]"));
+    JsonTree next = message(given[i], "messages[" + std::to_string(i) + "]");
+    all.root.push_back(std::move(next.root));
   }
-  return all.dump();
+  return all.root.dump();
 }
 
 void parse_chat_logprobs(const OpenAiFields& fields, OpenAiRequest& r) {
@@ -348,10 +350,10 @@ std::variant<OpenAiRequest, OpenAiError> parsed(std::string_view body,
                                                 Parse parse) {
   try {
     std::string unknown;
-    const Json object = parse_object(body, known, &unknown);
+    const JsonTree object = parse_object(body, known, &unknown);
     if (!unknown.empty()) throw unknown_parameter("", unknown);
     OpenAiRequest request;
-    parse(OpenAiFields(object), request);
+    parse(OpenAiFields(object.root), request);
     return request;
   } catch (const BadJson& bad) {
     return OpenAiError{.message = bad.message, .param = {}, .code = {}};

@@ -16,6 +16,7 @@
 #include "base/config.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/memory_reserve.h"
 #include "base/os.h"
 #include "server/connection.h"
 
@@ -30,6 +31,7 @@ using namespace std::chrono_literals;
 // Bounds the kernel's share of a slow reader's backlog.
 constexpr int kSendBufferBytes = 128 * 1024;
 constexpr auto kAcceptPause = 100ms;
+constexpr auto kFailurePause = 10ms;
 
 tcp::endpoint resolve(const std::string& host, uint16_t port) {
   error_code ec;
@@ -65,55 +67,87 @@ struct Server::Impl {
     acceptor.emplace(listen(threads[0]->context, options));
     pause.emplace(threads[0]->context);
     port = acceptor->local_endpoint().port();
-    asio::co_spawn(threads[0]->context, accept_all(), asio::detached);
+    accept();
     for (const auto& thread : threads) {
       work.push_back(asio::make_work_guard(thread->context));
-      running.emplace_back([thread] { run(*thread); });
+      running.emplace_back([this, thread] { run(*thread); });
     }
   }
   ~Impl() { stop(); }
 
-  static void run(IoThread& thread) {
+  // What all connections share must not fail for want of memory, and Asio cannot have it: what a
+  // request asks for is marked MayFail.
+  void run(IoThread& thread) {
     os::name_this_thread("io");
+    const MustAllocate must;
     for (;;) {
       try {
+        if (&thread == threads[0].get() && !accepting) accept();
         thread.context.run();
         return;
       } catch (const std::exception& e) {
         log(Level::kError, "io_failed", {{"message", e.what()}});
+        std::this_thread::sleep_for(kFailurePause);
       }
+    }
+  }
+
+  void accept() {
+    accepting = true;
+    try {
+      asio::co_spawn(threads[0]->context, accept_all(), asio::detached);
+    } catch (...) {
+      accepting = false;
+      throw;
     }
   }
 
   asio::awaitable<void> accept_all() {
-    size_t next = 0;
+    const struct AtEnd {
+      bool& accepting;
+      ~AtEnd() { accepting = false; }
+    } at_end{accepting};
     bool failing = false;
     for (;;) {
-      const auto home = threads[next++ % threads.size()];
-      tcp::socket socket(home->context);
-      error_code ec;
-      co_await acceptor->async_accept(socket, asio::redirect_error(asio::use_awaitable, ec));
-      if (ec == asio::error::operation_aborted || !acceptor->is_open()) co_return;
-      if (!ec) {
-        failing = false;
-        take(std::move(socket), home);
-        continue;
+      std::string why;
+      try {
+        why = co_await accept_one();
+      } catch (const std::exception& e) {
+        why = e.what();
       }
-      // Out of descriptors or memory: those who are connected go on, the others wait.
-      if (!failing) log(Level::kWarn, "accept_failed", {{"message", ec.message()}});
-      failing = true;
-      pause->expires_after(kAcceptPause);
-      co_await pause->async_wait(asio::redirect_error(asio::use_awaitable, ec));
+      if (!acceptor->is_open()) co_return;
+      if (!why.empty()) {
+        // Out of descriptors or memory: those who are connected go on, the others wait.
+        if (!failing) log(Level::kWarn, "accept_failed", {{"message", why}});
+        error_code ignored;
+        pause->expires_after(kAcceptPause);
+        co_await pause->async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+      }
+      failing = !why.empty();
     }
   }
 
+  // Gives what went wrong.
+  asio::awaitable<std::string> accept_one() {
+    const auto home = threads[next_home++ % threads.size()];
+    tcp::socket socket(home->context);
+    error_code ec;
+    co_await acceptor->async_accept(socket, asio::redirect_error(asio::use_awaitable, ec));
+    if (ec) co_return ec.message();
+    take(std::move(socket), home);
+    co_return std::string();
+  }
+
   void take(tcp::socket socket, const std::shared_ptr<IoThread>& home) {
-    error_code ignored;
-    if (++shared->connections > shared->options.max_connections) {
-      --shared->connections;
-      turn_away(std::move(socket));
+    if (shared->connections >= shared->options.max_connections) {
+      turn_away(std::move(socket), refuse(Refusal::kOverloaded, "too many connections"));
       return;
     }
+    if (!refill_memory_reserve()) {
+      turn_away(std::move(socket), out_of_memory());
+      return;
+    }
+    error_code ignored;
     socket.set_option(tcp::no_delay(true), ignored);
     socket.set_option(asio::socket_base::send_buffer_size(kSendBufferBytes), ignored);
     auto connection = std::make_shared<Connection>(std::move(socket), home, shared);
@@ -121,10 +155,9 @@ struct Server::Impl {
   }
 
   // A short answer that fits any send buffer, so that nothing is waited for.
-  static void turn_away(tcp::socket socket) {
+  static void turn_away(tcp::socket socket, const Reply& reply) {
     error_code ignored;
-    const std::string text = answer(refuse(Refusal::kOverloaded, "too many connections"),
-                                    new_uuid(), {.keep_alive = false});
+    const std::string text = answer(reply, new_uuid(), {.keep_alive = false});
     socket.non_blocking(true, ignored);
     socket.write_some(asio::buffer(text), ignored);
     socket.shutdown(tcp::socket::shutdown_send, ignored);
@@ -184,6 +217,8 @@ struct Server::Impl {
   std::vector<std::shared_ptr<IoThread>> threads;
   std::optional<tcp::acceptor> acceptor;  // of the first thread
   std::optional<asio::steady_timer> pause;
+  bool accepting = false;  // accept_all() runs; the first thread's, once it runs
+  size_t next_home = 0;
   std::vector<asio::executor_work_guard<asio::io_context::executor_type>> work;
   std::vector<std::thread> running;
   uint16_t port = 0;

@@ -33,8 +33,8 @@ std::string array_of_objects(const Fields& fields, const char* name) {
 
 Reply tokenize(const Tokenizer& tokenizer, std::string_view body) {
   constexpr std::string_view kKnown[] = {"prompt", "content", "add_special", "parse_special"};
-  const Json object = parse_object(body, kKnown);
-  const Fields fields(object);
+  const JsonTree object = parse_object(body, kKnown);
+  const Fields fields(object.root);
   const bool content = fields.find("content") != nullptr;
   if (content && fields.find("prompt")) fields.wrong("content", "is `prompt` by another name");
   const std::string text = fields.required_string(content ? "content" : "prompt");
@@ -51,16 +51,16 @@ Reply tokenize(const Tokenizer& tokenizer, std::string_view body) {
 
 Reply detokenize(const Tokenizer& tokenizer, std::string_view body) {
   constexpr std::string_view kKnown[] = {"tokens"};
-  const Json object = parse_object(body, kKnown);
-  const std::vector<int32_t> ids = token_ids(Fields(object).required("tokens"), "tokens");
+  const JsonTree object = parse_object(body, kKnown);
+  const std::vector<int32_t> ids = token_ids(Fields(object.root).required("tokens"), "tokens");
   return ok("{\"content\":" + json_string(tokenizer.decode(ids, false)) + "}");
 }
 
 Reply apply_template(const ChatTemplates& templates, std::string_view body) {
   constexpr std::string_view kKnown[] = {"messages", "tools", "documents", "add_generation_prompt",
                                          "chat_template_kwargs"};
-  const Json object = parse_object(body, kKnown);
-  const Fields fields(object);
+  const JsonTree object = parse_object(body, kKnown);
+  const Fields fields(object.root);
   ChatTemplates::Input input;
   fields.required("messages");
   input.messages = array_of_objects(fields, "messages");
