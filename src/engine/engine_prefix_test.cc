@@ -189,6 +189,36 @@ TEST_P(Prefix, IsSharedWithWhoStillRuns) {
   EXPECT_EQ(test.engine.snapshot().prefix_hit_tokens, 36u);
 }
 
+TEST_P(Prefix, IsComputedOnceForAllThatComeAtOnce) {
+  TestEngine test({.max_batch = 8, .step_tokens = 24, .block_tokens = kPerBlock}, GetParam());
+  const Ints prompt = numbers(50, 6);
+  std::vector<std::shared_ptr<Reader>> readers;
+  for (int32_t i = 0; i < 8; ++i) {
+    Ints own = prompt;
+    own.insert(own.end(), {i, 1, 2});
+    readers.push_back(test.submit(request(own, 1, "job" + std::to_string(i))));
+  }
+  test.run_until_idle();
+  for (int32_t i = 0; i < 8; ++i) {
+    const Answer answer = answer_of(*readers[static_cast<size_t>(i)]);
+    EXPECT_EQ(answer.text, cold(GetParam(), joined(prompt, {i, 1, 2}), 1).text);
+    EXPECT_TRUE(i == 0 ? answer.cached == 0 : answer.cached >= 48) << answer.cached;
+  }
+  EXPECT_LE(test.engine.metrics().step_tokens.sum(), 53 + 7 * 5);
+}
+
+TEST_P(Prefix, AWarmTurnIsNotBehindALongPrompt) {
+  TestEngine test({.max_batch = 4, .step_tokens = 8, .block_tokens = kPerBlock}, GetParam());
+  const Ints known = numbers(55, 6);
+  run(test, known, 1);
+  const auto cold_one = test.submit(request(numbers(54, 7), 1, "cold"));
+  const auto warm = test.submit(request(joined(known, {1, 2, 3}), 1, "warm"));
+  for (int i = 0; i < 2; ++i) test.engine.step();
+  EXPECT_EQ(answer_of(*warm).cached, 52);
+  EXPECT_TRUE(answer_of(*cold_one).tokens.empty());
+  test.run_until_idle();
+}
+
 TEST_P(Prefix, ForgetsTheWarmUp) {
   TestEngine test(few_rows(), GetParam());
   test.engine.warm_up();

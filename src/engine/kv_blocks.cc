@@ -39,6 +39,19 @@ bool KvBlocks::fits(int32_t tokens) const {
   return true;
 }
 
+int32_t KvBlocks::findable(Sequence& sequence) {
+  const Hit hit = look_up(sequence);
+  return hit.blocks * shape_.block_tokens + hit.start.tokens;
+}
+
+bool KvBlocks::awaits(Sequence& sequence, const Sequence& other) {
+  const auto at = static_cast<size_t>(other.computed / shape_.block_tokens);
+  extend_chain(sequence, sequence.known() / shape_.block_tokens);
+  if (at >= std::min(other.chain.size(), sequence.chain.size())) return false;
+  return other.chain[at] == sequence.chain[at] &&
+         look_up(sequence).blocks == static_cast<int32_t>(at);
+}
+
 bool KvBlocks::has_room(Sequence& sequence, std::span<const int32_t> spare) {
   return look_up_if_room(sequence, spare).has_value();
 }

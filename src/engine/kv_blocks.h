@@ -38,6 +38,10 @@ class KvBlocks {
 
   // Whether a sequence of so many tokens fits into all blocks together.
   bool fits(int32_t tokens) const;
+  // Tokens of its beginning that begin() would find now.
+  int32_t findable(Sequence& sequence);
+  // Whether `other` is about to compute the block that follows what of `sequence` is found now.
+  bool awaits(Sequence& sequence, const Sequence& other);
   // Whether begin() would succeed.
   bool has_room(Sequence& sequence, std::span<const int32_t> spare);
   // Gives a sequence that holds nothing what it needs to compute all it knows: the blocks of its

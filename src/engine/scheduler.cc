@@ -22,9 +22,9 @@ template <class Iterator>
 Iterator shortest(Iterator begin, Iterator end, int32_t than) {
   Iterator found = end;
   for (Iterator i = begin; i != end; ++i) {
-    if ((*i)->missing() >= than) continue;
+    if ((*i)->to_compute() >= than) continue;
     found = i;
-    than = (*i)->missing();
+    than = (*i)->to_compute();
   }
   return found;
 }
@@ -43,6 +43,7 @@ void Scheduler::add(Sequence* sequence) {
   CHECK(blocks_.fits(sequence->limit()));
   CHECK(sequence->missing() > 0);
   sequence->arrival = arrivals_++;
+  sequence->findable = blocks_.findable(*sequence);
   insert_in_order(waiting_, sequence);
 }
 
@@ -191,6 +192,7 @@ void Scheduler::preempt_last() {
 void Scheduler::back_to_line(size_t index) {
   Sequence* sequence = running_[index];
   blocks_.release(sequence->kv);
+  sequence->findable = sequence->chain.empty() ? 0 : sequence->computed;
   sequence->computed = 0;
   running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(index));
   insert_in_order(waiting_, sequence);
@@ -225,8 +227,12 @@ void Scheduler::set_spare(size_t kept, const Sequence* next) {
 // Lets a sequence of the line run, if that leaves `next` (may be null) its room.
 bool Scheduler::admit(Sequence& sequence, const Sequence* next) {
   if (running() + (next ? 2 : 1) > options_.max_batch) return false;
+  // What another computes in this step it finds in the next.
+  const auto is_source = [&](const Slice& s) { return blocks_.awaits(sequence, *s.sequence); };
+  if (std::any_of(slices_.begin(), slices_.end(), is_source)) return false;
   set_spare(running_.size(), next);
   if (!blocks_.begin(sequence, spare_)) return false;
+  sequence.findable = 0;
   sequence.outgrown = options_.recompute_above > 0 && sequence.known() > options_.recompute_above;
   std::erase(waiting_, &sequence);
   insert_in_order(running_, &sequence);

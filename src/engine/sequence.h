@@ -25,6 +25,7 @@ struct Sequence {
   bool outgrown = false;       // they are for a length above SchedulerOptions::recompute_above
   std::vector<BlockTable> kv;  // [G], or empty
   std::vector<Hash128> chain;  // of its first whole blocks: PrefixCache's hashes of their contents
+  int32_t findable = 0;        // while it waits: about how many it will find computed
   int32_t cached_tokens = -1;  // that the first admission found computed; -1: not admitted yet
   bool started = false;        // has been part of a step
   RequestTimes times;
@@ -42,6 +43,8 @@ struct Sequence {
   int32_t known() const { return static_cast<int32_t>(tokens.size()); }
   // Tokens to compute until the next one can be sampled: 1 while decoding.
   int32_t missing() const { return known() - computed; }
+  // missing(), less what a waiting one is likely to find.
+  int32_t to_compute() const { return missing() - findable; }
   // The most tokens it can ever hold.
   int32_t limit() const { return prompt_tokens + request.max_tokens; }
 };
