@@ -2,6 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <utility>  // before Asio: its headers of this version use std::exchange unseen
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <chrono>
+#include <string>
+
 #include "base/error.h"
 
 namespace llorch {
@@ -52,6 +59,28 @@ TEST(SendReady, GivesUpOnceStopIsAskedFor) {
   std::stop_source stop;
   stop.request_stop();
   EXPECT_FALSE(send_ready("http://127.0.0.1:1/", {}, {}, stop.get_token()));
+}
+
+TEST(SendReady, GivesUpOnAServerThatNeverAnswers) {
+  boost::asio::io_context context;
+  boost::asio::ip::tcp::acceptor silent(context, {boost::asio::ip::address_v4::loopback(), 0});
+  const std::string url =
+      "http://127.0.0.1:" + std::to_string(silent.local_endpoint().port()) + "/";
+  const CallbackTiming timing{.attempt = std::chrono::milliseconds(50),
+                              .first_pause = std::chrono::milliseconds(10),
+                              .total = std::chrono::milliseconds(200)};
+  try {
+    send_ready(url, {}, timing, {});
+    FAIL() << "it was answered";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kCallbackRefused);
+  }
+  int attempts = 0;
+  for (silent.non_blocking(true);; ++attempts) {
+    boost::system::error_code none;
+    if (silent.accept(none); none) break;
+  }
+  EXPECT_GE(attempts, 2);
 }
 
 }  // namespace

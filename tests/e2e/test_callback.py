@@ -121,3 +121,57 @@ def test_an_answer_of_endless_headers_does_not_hang(binary, model):
             while len(attempts) < 2:  # it gave up on the first and tries again
                 assert worker.process.poll() is None
             assert worker.stop() == 0
+
+
+def hang(connection, over):
+    over.wait()
+
+
+def trickle(connection, over):
+    for byte in b"HTTP/1.1 200 OK\r\n" * 100:
+        connection.sendall(bytes([byte]))
+        if over.wait(0.5):
+            return
+
+
+def hang_up(connection, over):
+    connection.recv(1)
+
+
+@pytest.mark.parametrize("misbehave", [hang, trickle, hang_up])
+def test_a_pool_manager_that_misbehaves_is_asked_again_while_requests_run(binary, model, misbehave):
+    over = threading.Event()
+    asked = threading.Semaphore(0)
+
+    def answer_each(listener):
+        # A connection of its own each, for a hanging one stays until the end.
+        for attempt in range(3):
+            connection, _ = listener.accept()
+            threading.Thread(target=serve, args=(connection, attempt), daemon=True).start()
+
+    def serve(connection, attempt):
+        asked.release()
+        with connection:
+            try:
+                if attempt < 2:
+                    misbehave(connection, over)
+                else:
+                    connection.recv(65536)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            except OSError:
+                pass
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        threading.Thread(target=answer_each, args=(listener,), daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        with Worker(binary, ["--model", model, "--callback-url", url], wait_ready=False) as worker:
+            for attempt in range(3):
+                assert asked.acquire(timeout=30)
+                worker.wait_health(status="healthy")
+                end = worker.execute({"job_id": str(attempt), "prompt": "x", "max_tokens": 1})[-1][1]
+                assert end["type"] == "end"
+            worker.wait_event("ready")
+            over.set()
+            assert worker.stop() == 0
