@@ -536,7 +536,10 @@ std::function<void()> Connection::resumer() {
 
 // The same from any thread. The engine may hold it longer than the connection lives.
 std::function<void()> Connection::waker() {
-  return [home = home_, resume = resumer()] { home->turns.add(resume); };
+  return [home = home_, resume = resumer()] {
+    const MustAllocate must;  // else who waits for it would wait for ever
+    home->turns.add(resume);
+  };
 }
 
 }  // namespace llorch

@@ -169,7 +169,7 @@ TEST_P(ServerMemory, AnAllocationThatFailsHurtsOneRequestAtMost) {
     }
   }
   EXPECT_EQ(what_became(Client(served.port(), wanted.text).rest(), wanted), "");
-  EXPECT_GT(typed, 5);
+  EXPECT_GT(typed, 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(, ServerMemory, ::testing::ValuesIn(cases()), [](const auto& info) {

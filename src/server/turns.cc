@@ -2,12 +2,9 @@
 
 #include <boost/asio/post.hpp>
 
-#include "base/memory_reserve.h"
-
 namespace llorch {
 
 void Turns::add(std::function<void()> turn) {
-  const MustAllocate must;  // else who waits for it would wait for ever
   {
     const std::lock_guard lock(mutex_);
     waiting_.push_back(std::move(turn));

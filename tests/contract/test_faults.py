@@ -93,7 +93,7 @@ def test_requests_that_stop_in_the_middle(binary, model, job, bystander, leave, 
         assert worker.health()["running"] == 1
 
 
-@pytest.mark.skipif(os.environ.get("LLORCH_SANITIZE"), reason="sanitizers reserve address space")
+@pytest.mark.skipif(os.environ.get("LLORCH_SANITIZE", "") != "", reason="sanitizers reserve address space")
 def test_requests_that_find_no_memory_are_refused_one_by_one(binary, model, job, bystander):
     with Worker(binary, ["--model", model], SLOW) as worker, bystander(worker):
         pid = worker.process.pid
