@@ -179,7 +179,8 @@ def prefill(bench):
         time.sleep(float(bench.size(60, 0.6)))
         begin = time.monotonic()
         figures = bench.load(server, "prefill, long prompt", "--arrivals", "burst", "--requests",
-                             "1", "--prompt-tokens", prompt, "--output-tokens", "2")
+                             "1", "--prompt-tokens", prompt, "--output-tokens", "2", "--seed",
+                             "2")
         first = figures["steady_clock_start"] + figures["ttft_ms"]["max"] / 1e3
         decoding.wait()
     gaps = [tuple(map(float, line.split(",")[:2])) for line in trace.read_text().split()[1:]]
