@@ -83,8 +83,7 @@ MachineSample sample(const Usage& before, const Usage& after, double span,
                      const std::vector<double>& late_ms) {
   const double ticks = std::max(after.all - before.all, 1.0);
   const Quantiles late = quantiles(late_ms);
-  return {.late_p50_ms = static_cast<float>(late.p50),
-          .late_p99_ms = static_cast<float>(late.p99),
+  return {.late_p99_ms = static_cast<float>(late.p99),
           .late_max_ms = static_cast<float>(late.max),
           .spin_rate = static_cast<float>(spin_rate()),
           .busy_share = static_cast<float>((after.busy - before.busy) / ticks),

@@ -43,11 +43,11 @@ struct PathSample {
 // The machine and the worker during about a second.
 struct MachineSample {
   double at = 0;
-  float late_p50_ms = 0, late_p99_ms = 0, late_max_ms = 0;  // how late a timer of 2 ms wakes
-  float spin_rate = 0;                    // million steps of a fixed loop in a second of one core
-  float busy_share = 0, steal_share = 0;  // of all cores
-  float worker_cores = 0, own_cores = 0;  // processor seconds per second
-  float worker_mb = 0;                    // resident
+  float late_p99_ms = 0, late_max_ms = 0;  // how late a timer of 2 ms wakes
+  float spin_rate = 0;                     // million steps of a fixed loop in a second of one core
+  float busy_share = 0, steal_share = 0;   // of all cores
+  float worker_cores = 0, own_cores = 0;   // processor seconds per second
+  float worker_mb = 0;                     // resident
 };
 
 struct RunResult {

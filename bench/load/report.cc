@@ -43,6 +43,17 @@ Json latency_json(const Quantiles& q) {
           {"p90", q.p90 * kMs}, {"p99", q.p99 * kMs},   {"max", q.max * kMs}};
 }
 
+Json machine_json(const Machine& m) {
+  return {{"timer_late_p99_ms", m.late_p99_ms.p50},
+          {"timer_late_p99_worst_second_ms", m.late_p99_ms.max},
+          {"timer_late_max_ms", m.late_max_ms.max},
+          {"busy_share", m.busy.mean},
+          {"steal_share", m.steal.mean},
+          {"steal_worst_second", m.steal.max},
+          {"loop_m_per_s", m.spin.p50},
+          {"loop_best_m_per_s", m.spin.max}};
+}
+
 // First example of each, so that a run with a mistake explains itself.
 std::string failure_lines(const RunResult& run, const Summary& s) {
   std::string out;
@@ -53,6 +64,42 @@ std::string failure_lines(const RunResult& run, const Summary& s) {
     out += fmt::format("  {} x {} ({}) {}\n", count, code, name(first->outcome), first->detail);
   }
   return out;
+}
+
+// Panels
+
+const char* const kSeconds = "seconds";
+
+Panel over_time(const char* title, const TimeSeries& series) {
+  return {title, kSeconds, "ms", {{"p50", series.share(0.5)}, {"p99", series.share(0.99)}}};
+}
+
+Panel shares(const char* title, const char* of_what, std::vector<double> ms) {
+  return {title, "ms", of_what, {{"", cumulative(std::move(ms)), true}}, true};
+}
+
+void add_path(const RunResult& run, size_t spans, std::vector<Panel>& panels) {
+  TimeSeries path(run.seconds, spans);
+  std::vector<double> all;
+  for (const PathSample& sample : run.path) {
+    if (sample.seconds < 0) continue;
+    path.add(sample.at, sample.seconds * kMs);
+    all.push_back(sample.seconds * kMs);
+  }
+  panels.push_back(over_time("Health probe", path));
+  panels.push_back(shares("Health probe", "share of probes", std::move(all)));
+}
+
+void add_machine(const RunResult& run, std::vector<Panel>& panels) {
+  Points late, busy, steal;
+  for (const MachineSample& s : run.machine) {
+    late.emplace_back(s.at, s.late_p99_ms);
+    busy.emplace_back(s.at, s.busy_share * 100);
+    steal.emplace_back(s.at, s.steal_share * 100);
+  }
+  panels.push_back({"Machine: timers late", kSeconds, "ms, p99 of a second", {{"", late}}});
+  panels.push_back(
+      {"Machine: processor time", kSeconds, "% of all cores", {{"busy", busy}, {"stolen", steal}}});
 }
 
 }  // namespace
@@ -130,15 +177,7 @@ std::string report_json(const Options& options, const RunResult& run, const std:
       {"request_ms", latency_json(s.whole)},
       {"probe",
        {{"path", options.probe_path}, {"failed", s.path_failed}, {"ms", latency_json(s.path)}}},
-      {"machine",
-       {{"timer_late_p99_ms", m.late_p99_ms.p50},
-        {"timer_late_p99_worst_second_ms", m.late_p99_ms.max},
-        {"timer_late_max_ms", m.late_max_ms.max},
-        {"busy_share", m.busy.mean},
-        {"steal_share", m.steal.mean},
-        {"steal_worst_second", m.steal.max},
-        {"loop_m_per_s", m.spin.p50},
-        {"loop_best_m_per_s", m.spin.max}}},
+      {"machine", machine_json(m)},
       {"server", {{"cores", m.worker_cores.mean}, {"max_mb", m.worker_mb.max}}},
       {"generator", {{"cores", m.own_cores.mean}, {"longest_late_ms", run.longest_late_s * kMs}}}};
   for (const Record& r : run.records) {
@@ -160,8 +199,8 @@ std::vector<Panel> report_panels(const RunResult& run) {
   // Sums rather than samples need spans that are wide beside a step; none is under 50 ms.
   const auto spans = static_cast<size_t>(std::clamp(run.seconds / 0.05, 1.0, 120.0));
   TimeSeries ttft(run.seconds, spans), gaps(run.seconds, spans), tokens(run.seconds, spans),
-      open(run.seconds, spans), path(run.seconds, spans);
-  std::vector<double> all_ttft, all_gaps, all_path;
+      open(run.seconds, spans);
+  std::vector<double> all_ttft, all_gaps;
   for (const Record& r : run.records) {
     if (r.events == 0) continue;
     ttft.add(r.first, (r.first - r.scheduled) * kMs);
@@ -174,39 +213,16 @@ std::vector<Panel> report_panels(const RunResult& run) {
     all_gaps.push_back(gap.seconds * kMs);
   }
   for (const auto& [at, count] : open_requests(run.records)) open.add(at, count);
-  for (const PathSample& sample : run.path) {
-    if (sample.seconds < 0) continue;
-    path.add(sample.at, sample.seconds * kMs);
-    all_path.push_back(sample.seconds * kMs);
-  }
-  Points late, worker, busy, steal;
-  for (const MachineSample& s : run.machine) {
-    late.emplace_back(s.at, s.late_p99_ms);
-    worker.emplace_back(s.at, s.worker_cores);
-    busy.emplace_back(s.at, s.busy_share * 100);
-    steal.emplace_back(s.at, s.steal_share * 100);
-  }
-  const char* const kSeconds = "seconds";
   std::vector<Panel> panels = {
-      {"Time to first token",
-       kSeconds,
-       "ms",
-       {{"p50", ttft.share(0.5)}, {"p99", ttft.share(0.99)}}},
-      {"Between two tokens", kSeconds, "ms", {{"p50", gaps.share(0.5)}, {"p99", gaps.share(0.99)}}},
+      over_time("Time to first token", ttft),
+      over_time("Between two tokens", gaps),
       {"Tokens out", kSeconds, "a second", {{"", tokens.sums_per_second()}}},
       {"Requests under way", kSeconds, "most", {{"", open.share(1), true}}},
-      {"Time to first token", "ms", "share of requests", {{"", cumulative(all_ttft), true}}, true},
-      {"Between two tokens", "ms", "share of tokens", {{"", cumulative(all_gaps), true}}, true},
+      shares("Time to first token", "share of requests", std::move(all_ttft)),
+      shares("Between two tokens", "share of tokens", std::move(all_gaps)),
   };
-  if (!run.path.empty()) {
-    panels.push_back(
-        {"Health probe", kSeconds, "ms", {{"p50", path.share(0.5)}, {"p99", path.share(0.99)}}});
-    panels.push_back(
-        {"Health probe", "ms", "share of probes", {{"", cumulative(all_path), true}}, true});
-  }
-  panels.push_back({"Machine: timers late", kSeconds, "ms, p99 of a second", {{"", late}}});
-  panels.push_back(
-      {"Machine: processor time", kSeconds, "% of all cores", {{"busy", busy}, {"stolen", steal}}});
+  if (!run.path.empty()) add_path(run, spans, panels);
+  add_machine(run, panels);
   return panels;
 }
 

@@ -93,8 +93,9 @@ class Load {
     for (size_t i = 0; i < turns.size(); ++i) {
       if (i > 0) {
         at = clock_.now();
-        if (options_.think_s > 0)
+        if (options_.think_s > 0) {
           at += std::exponential_distribution<>(1 / options_.think_s)(random);
+        }
         co_await sleep_until(at);
       }
       history += turns[i].text;
