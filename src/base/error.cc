@@ -42,6 +42,8 @@ const char* name(ErrorCode code) {
       return "overloaded";
     case ErrorCode::kConflict:
       return "conflict";
+    case ErrorCode::kNotFound:
+      return "not_found";
     case ErrorCode::kUnavailable:
       return "unavailable";
     case ErrorCode::kBadArgument:

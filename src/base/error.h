@@ -11,6 +11,7 @@ enum class ErrorCode {
   kBadRequest,       // a client's fault
   kOverloaded,       // the waiting queue is full
   kConflict,         // the job id is taken by a running job
+  kNotFound,         // what a client names is not there
   kUnavailable,      // draining or stalled
   kBadArgument,      // command line, environment or config file
   kCorruptFile,      // a model file is missing, damaged or contradicts itself

@@ -90,6 +90,21 @@ FailedEvent cancelled(CancelCause cause) {
 
 FailedEvent out_of_memory() { return {"VRAM_OOM", "out of memory", true}; }
 
+JobSummary summary(const Sequence& sequence, const Event& terminal, TimePoint now) {
+  const auto since_arrival = [&](TimePoint then) {
+    return then == TimePoint() ? std::chrono::milliseconds(0)
+                               : std::chrono::duration_cast<std::chrono::milliseconds>(
+                                     then - sequence.times.arrived);
+  };
+  return {.terminal = terminal,
+          .cached_tokens = std::max(sequence.cached_tokens, 0),
+          .tokens_out = sequence.output->tokens_out(),
+          .queued = since_arrival(sequence.times.scheduled),
+          .to_first_token = since_arrival(sequence.times.first_result),
+          .total = since_arrival(now),
+          .readers = sequence.output->stream().readers_so_far()};
+}
+
 // The outcome of one request's own text and events: what goes wrong there ends that request alone.
 template <class Tell>
 std::optional<Event> told(Tell tell) {
@@ -122,7 +137,7 @@ struct Engine::Impl {
         board(options.max_batch),
         watch(options.now, options.stall_timeout),
         intake(static_cast<size_t>(options.max_batch) + static_cast<size_t>(options.max_queue),
-               watch, requests) {
+               JobStore(options.result_retention, options.retained_bytes), watch, requests) {
     open.reserve(static_cast<size_t>(options.max_batch) + static_cast<size_t>(options.max_queue));
     wanting.reserve(static_cast<size_t>(options.max_batch));
   }
@@ -300,12 +315,17 @@ void Engine::Impl::finish(Sequence* sequence, Event terminal) {
                                [&](const auto& owned) { return owned.get() == sequence; });
   const std::unique_ptr<Sequence> owned = std::move(*at);
   open.erase(at);
-  intake.release(owned->request.job_id);
+  Stream& stream = owned->output->stream();
+  intake.release(owned->request.job_id, stream, terminal, options.now());
   metrics->finished(owned->times, outcome_of(terminal), owned->prompt_tokens,
                     owned->output->tokens_out(), options.now());
   publish(1);
   told([&]() -> std::optional<Event> {
-    owned->output->stream().push(std::move(terminal));
+    if (owned->request.on_end) owned->request.on_end(summary(*owned, terminal, options.now()));
+    return std::nullopt;
+  });
+  told([&]() -> std::optional<Event> {
+    stream.push(std::move(terminal));
     return std::nullopt;
   });
   intake.left();
@@ -384,7 +404,7 @@ void Engine::warm_up() {
   impl_->publish();
   impl_->metrics.emplace(impl_->options.context);
   impl_->watch.forget_steps();
-  impl_->intake.forget_ended();
+  impl_->intake.expire(TimePoint::max());  // its id too
 }
 
 std::shared_ptr<Reader> Engine::submit(Request request, std::function<void()> wake) {
@@ -400,15 +420,15 @@ std::shared_ptr<Reader> Engine::submit(Request request, std::function<void()> wa
                                             std::to_string(engine.options.context) +
                                             ", vocabulary " + std::to_string(engine.vocab));
   }
-  StreamOptions events{.reader_events = engine.options.stream_events};
+  StreamOptions events{.reader_events = engine.options.stream_events,
+                       .keep = !request.fingerprint.empty()};
   if (request.in_one_piece) events.reader_events = std::numeric_limits<size_t>::max();
+  if (request.resumable) events.grace = engine.options.resume_grace;
   const auto stream = std::make_shared<Stream>(events);
-  auto reader = stream->attach(std::move(wake));
   auto sequence = std::make_unique<Sequence>(std::move(request));
-  sequence->times.arrived = engine.options.now();
-  if (sequence->request.timeout.count() > 0) {
-    sequence->deadline = sequence->times.arrived + sequence->request.timeout;
-  }
+  const TimePoint now = engine.options.now();
+  sequence->times.arrived = now;
+  if (sequence->request.timeout.count() > 0) sequence->deadline = now + sequence->request.timeout;
   // Now, so that no step has to: as long as the table of all its tokens.
   sequence->kv.resize(engine.kv_spec.groups.size());
   for (BlockTable& table : sequence->kv) {
@@ -416,11 +436,14 @@ std::shared_ptr<Reader> Engine::submit(Request request, std::function<void()> wa
   }
   sequence->output.emplace(sequence->request, sequence->prompt_tokens, engine.tokenizer,
                            engine.options.eos_ids, stream);
-  impl_->intake.submit(std::move(sequence), stream);
-  return reader;
+  return impl_->intake.submit(std::move(sequence), stream, std::move(wake), now);
 }
 
-bool Engine::cancel(const std::string& job_id) { return impl_->intake.cancel(job_id); }
+bool Engine::cancel(const std::string& job_id) {
+  return impl_->intake.cancel(job_id, impl_->options.now());
+}
+
+void Engine::expire() { impl_->intake.expire(impl_->options.now()); }
 
 bool Engine::fail_stalled() {
   if (!impl_->watch.stalled()) return false;

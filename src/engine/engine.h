@@ -34,8 +34,12 @@ struct EngineOptions {
   std::optional<uint64_t> free_bytes = std::nullopt;  // none: the device is asked
   int kv_percent = 25;
   std::chrono::milliseconds stall_timeout{60'000};
-  size_t stream_events = 1024;        // how far a reader may fall behind
-  std::vector<int32_t> eos_ids = {};  // beside the model's own, in any order
+  size_t stream_events = 1024;  // how far a reader may fall behind
+  // How long an answer that ended well is kept for repeats, if all of them fit the bytes.
+  std::chrono::milliseconds result_retention{300'000};
+  size_t retained_bytes = size_t{64} << 20;
+  std::chrono::milliseconds resume_grace{60'000};  // of a request that is resumable
+  std::vector<int32_t> eos_ids = {};               // beside the model's own, in any order
   // Read by any thread.
   std::function<std::chrono::steady_clock::time_point()> now = std::chrono::steady_clock::now;
 };
@@ -73,13 +77,16 @@ class Engine {
   // if no request is open. run() is this in a loop; tests call it one at a time.
   bool step();
 
-  // Queues a request and gives a reader of its events; `wake` is as Stream::attach takes it. Throws
-  // Error{kBadRequest} if prompt and max_tokens are not what Request says, kOverloaded if the queue
-  // is full, kConflict if the job id is queued or running, kUnavailable when draining, stalled,
-  // failed or stopped. Any thread.
+  // Queues a request and gives a reader of its events; `wake` is as Stream::attach takes it. Or
+  // attaches to the job of that id, if its fingerprint is the same: while it runs, and for the
+  // retention after it ended well, also when the queue is full or draining. Throws
+  // Error{kBadRequest} if prompt and max_tokens are not what Request says, or its last_event_id has
+  // not been sent; kNotFound if there is no job to resume; kConflict if the job id is that of
+  // another request that is queued or running; kOverloaded if the queue is full; kUnavailable when
+  // draining, stalled, failed or stopped. Any thread.
   std::shared_ptr<Reader> submit(Request request, std::function<void()> wake);
-  // True if the job is queued, running, or ended not long ago; its sequence is gone before the next
-  // step. Any thread.
+  // True if the job is queued, running, or ended within the retention; its sequence is gone before
+  // the next step. Any thread.
   bool cancel(const std::string& job_id);
   // If a step hangs, all open streams end with INFERENCE_FAILED now, and their sequences leave
   // should the step ever end; from then on the snapshot says stalled. True if so. To be called now
@@ -88,6 +95,8 @@ class Engine {
   // Ends all open streams for `cause` though a step may be under way. Any thread.
   void end_streams(CancelCause cause);
   StepState last_step() const;  // the one that runs, or ran last; any thread
+  // Frees the answers whose retention has passed. To be called now and then. Any thread.
+  void expire();
 
   EngineSnapshot snapshot() const;       // any thread, lock-free
   const EngineMetrics& metrics() const;  // any thread, lock-free

@@ -1,49 +1,72 @@
 #include "engine/intake.h"
 
-#include <algorithm>
 #include <iterator>
 #include <utility>
 
 #include "base/error.h"
 
 namespace llorch {
-namespace {
 
-constexpr size_t kEndedJobs = 4096;
+// With the lock held. Null if there is nothing to attach to.
+std::shared_ptr<Reader> Intake::attach(const Request& request, const std::function<void()>& wake) {
+  const Job* const job = jobs_.find(request.job_id);
+  if (!job || !job->stream || job->stream->is_cancelled()) return nullptr;
+  if (request.fingerprint.empty() || request.fingerprint != job->fingerprint) {
+    if (!job->running) return nullptr;
+    throw Error(ErrorCode::kConflict, "job_id '" + job->id + "' is running another request");
+  }
+  if (!request.last_event_id) return job->stream->attach(wake);
+  if (*request.last_event_id >= job->stream->size()) {
+    throw Error(ErrorCode::kBadRequest,
+                "event " + std::to_string(*request.last_event_id) + " has not been sent yet");
+  }
+  return job->stream->attach(wake, *request.last_event_id + 1);
+}
 
-}  // namespace
-
-void Intake::submit(std::unique_ptr<Sequence> sequence, std::shared_ptr<Stream> stream) {
-  const std::string& job_id = sequence->request.job_id;
+std::shared_ptr<Reader> Intake::submit(std::unique_ptr<Sequence> sequence,
+                                       const std::shared_ptr<Stream>& stream,
+                                       std::function<void()> wake, TimePoint now) {
+  const Request& request = sequence->request;
+  JobStore::Jobs expired, replaced;  // go after the lock
   const std::lock_guard lock(mutex_);
+  expired = jobs_.expire(now);
+  if (auto reader = attach(request, wake)) return reader;
+  if (request.last_event_id) {
+    throw Error(ErrorCode::kNotFound, "there is no such job to resume");
+  }
   if (closed_) throw Error(ErrorCode::kUnavailable, "the worker is shutting down");
   if (watch_.stalled()) throw Error(ErrorCode::kUnavailable, "the engine is stalled");
-  if (jobs_.contains(job_id)) {
-    throw Error(ErrorCode::kConflict, "job_id '" + job_id + "' is already running");
-  }
-  if (jobs_.size() >= capacity_) throw Error(ErrorCode::kOverloaded, "the queue is full");
+  if (open_ >= capacity_) throw Error(ErrorCode::kOverloaded, "the queue is full");
   incoming_.reserve(incoming_.size() + 1);  // so that a job which is open is also queued
-  jobs_.emplace(job_id, std::move(stream));
+  auto reader = stream->attach(std::move(wake));
+  replaced = jobs_.open(request.job_id, request.fingerprint, stream);
   incoming_.push_back(std::move(sequence));
+  ++open_;
   requests_.arrived();
   if (untold_++ == 0) watch_.work_begins();
   work_.notify_one();
+  return reader;
 }
 
-bool Intake::cancel(const std::string& job_id) {
+bool Intake::cancel(const std::string& job_id, TimePoint now) {
+  JobStore::Jobs expired;
   const std::lock_guard lock(mutex_);
-  const auto job = jobs_.find(job_id);
-  if (job == jobs_.end()) {
-    return std::find(ended_.begin(), ended_.end(), job_id) != ended_.end();
-  }
-  job->second->cancel(CancelCause::kClient);
-  return true;
+  expired = jobs_.expire(now);
+  const Job* const job = jobs_.find(job_id);
+  if (job && job->running) job->stream->cancel(CancelCause::kClient);
+  return job != nullptr;
+}
+
+void Intake::expire(TimePoint now) {
+  JobStore::Jobs expired;
+  const std::lock_guard lock(mutex_);
+  expired = jobs_.expire(now);
 }
 
 std::vector<std::shared_ptr<Stream>> Intake::open_streams() const {
   const std::lock_guard lock(mutex_);
   std::vector<std::shared_ptr<Stream>> streams;
-  for (const auto& [id, stream] : jobs_) streams.push_back(stream);
+  for (const Job& job : jobs_.running()) streams.push_back(job.stream);
   return streams;
 }
 
@@ -59,7 +82,7 @@ void Intake::stop() {
   work_.notify_one();
 }
 
-bool Intake::wait_drained(std::chrono::steady_clock::time_point deadline) {
+bool Intake::wait_drained(TimePoint deadline) {
   std::unique_lock lock(mutex_);
   return drained_.wait_until(lock, deadline, [&] { return untold_ == 0; });
 }
@@ -75,11 +98,12 @@ void Intake::wait() {
   work_.wait(lock, [&] { return !incoming_.empty() || stopping_; });
 }
 
-void Intake::release(const std::string& job_id) {
+void Intake::release(const std::string& job_id, Stream& stream, const Event& terminal,
+                     TimePoint now) {
+  JobStore::Jobs dropped;
   const std::lock_guard lock(mutex_);
-  jobs_.erase(job_id);
-  ended_.push_back(job_id);
-  if (ended_.size() > kEndedJobs) ended_.pop_front();
+  dropped = jobs_.end(job_id, stream, stream.settle(terminal), now);
+  --open_;
 }
 
 void Intake::left() {
@@ -88,11 +112,6 @@ void Intake::left() {
   if (--untold_ > 0) return;
   watch_.work_ends();
   drained_.notify_all();
-}
-
-void Intake::forget_ended() {
-  const std::lock_guard lock(mutex_);
-  ended_.clear();
 }
 
 }  // namespace llorch

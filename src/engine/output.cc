@@ -18,10 +18,11 @@ Output::Output(const Request& request, int32_t prompt_tokens, const Tokenizer& t
       eos_(request.ignore_eos ? std::span<const int32_t>() : eos),
       prompt_tokens_(prompt_tokens),
       max_tokens_(request.max_tokens),
-      wants_logprobs_(request.sampling.top_logprobs >= 0) {}
+      wants_logprobs_(request.sampling.top_logprobs >= 0),
+      seed_(request.sampling.seed) {}
 
 void Output::start(std::chrono::system_clock::time_point at, int32_t cached_tokens) {
-  stream_->push(StartedEvent{at, prompt_tokens_, cached_tokens});
+  stream_->push(StartedEvent{at, prompt_tokens_, cached_tokens, seed_});
 }
 
 std::optional<Event> Output::take(Sampled sampled, TimePoint now) {
@@ -34,7 +35,7 @@ std::optional<Event> Output::take(Sampled sampled, TimePoint now) {
   }
   if (is_eos(sampled.token)) {
     std::string rest = decoder_.finish();
-    if (!rest.empty()) stream_->push(TokenEvent{std::move(rest), last_token_, {}, {}});
+    if (!rest.empty()) push_token({std::move(rest), last_token_, {}, {}});
     return end(decoder_.stopped() ? StopReason::kStopSequence : StopReason::kEos, now);
   }
   last_token_ = sampled.token;
@@ -42,7 +43,11 @@ std::optional<Event> Output::take(Sampled sampled, TimePoint now) {
   std::string text = decoder_.push(sampled.token);
   const bool last = tokens_out_ == max_tokens_;
   if (last && !decoder_.stopped()) text += decoder_.finish();
-  push_token(std::move(text), sampled);
+  if (wants_logprobs_) {
+    push_token({std::move(text), sampled.token, sampled.logprob, std::move(sampled.top)});
+  } else if (!text.empty()) {
+    push_token({std::move(text), sampled.token, {}, {}});
+  }
   if (decoder_.stopped()) return end(StopReason::kStopSequence, now);
   if (last) return end(StopReason::kMaxTokens, now);
   push_metrics(now);
@@ -53,13 +58,9 @@ bool Output::is_eos(int32_t token) const {
   return std::binary_search(eos_.begin(), eos_.end(), token);
 }
 
-void Output::push_token(std::string text, Sampled& sampled) {
-  if (wants_logprobs_) {
-    stream_->push(
-        TokenEvent{std::move(text), sampled.token, sampled.logprob, std::move(sampled.top)});
-  } else if (!text.empty()) {
-    stream_->push(TokenEvent{std::move(text), sampled.token, {}, {}});
-  }
+void Output::push_token(TokenEvent event) {
+  event.index = token_events_++;
+  stream_->push(std::move(event));
 }
 
 void Output::push_metrics(TimePoint now) {

@@ -35,7 +35,7 @@ class Output {
 
  private:
   bool is_eos(int32_t token) const;
-  void push_token(std::string text, Sampled& sampled);
+  void push_token(TokenEvent event);
   void push_metrics(TimePoint now);
   EndEvent end(StopReason reason, TimePoint now) const;
 
@@ -44,6 +44,8 @@ class Output {
   std::span<const int32_t> eos_;
   const int32_t prompt_tokens_, max_tokens_;
   const bool wants_logprobs_;
+  const uint64_t seed_;
+  uint32_t token_events_ = 0;
   int32_t tokens_out_ = 0, tokens_at_metrics_ = 0;
   int32_t last_token_ = 0;
   std::optional<TimePoint> first_token_at_;

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <variant>
@@ -11,6 +12,8 @@
 #include "ops/backend.h"
 
 namespace llorch {
+
+struct JobSummary;
 
 struct Request {
   std::string job_id, correlation_id;
@@ -23,6 +26,15 @@ struct Request {
   bool in_one_piece = false;
   std::chrono::milliseconds timeout{0};  // from submission; 0: none
   int32_t priority = 0;                  // the higher goes first
+
+  // Of all that a client asked for under its job id: a repeat has the same one, and gets the same
+  // events. Empty: there are no repeats, whoever asks.
+  std::string fingerprint;
+  bool resumable = false;  // it goes on for EngineOptions::resume_grace without readers
+  // Events are wanted from the one after this on, of a job that is there already.
+  std::optional<uint64_t> last_event_id;
+  // Told once, by the engine thread, just before the job's last event is; must not wait.
+  std::function<void(const JobSummary&)> on_end;
 };
 
 enum class StopReason { kMaxTokens, kEos, kStopSequence };
@@ -30,6 +42,7 @@ enum class StopReason { kMaxTokens, kEos, kStopSequence };
 struct StartedEvent {
   std::chrono::system_clock::time_point at;
   int32_t prompt_tokens = 0, cached_tokens = 0;
+  uint64_t seed = 0;
 };
 struct TokenEvent {
   std::string text;  // whole UTF-8; empty only if logprobs are wanted
@@ -38,6 +51,7 @@ struct TokenEvent {
   // so that each model token has exactly one event with a logprob.
   std::optional<float> logprob;
   std::vector<TokenLogprob> top;
+  uint32_t index = 0;  // among the token events
 };
 struct MetricsEvent {
   float tokens_per_sec = 0;
@@ -54,6 +68,14 @@ struct FailedEvent {
   bool retriable = true;
 };
 using Event = std::variant<StartedEvent, TokenEvent, MetricsEvent, EndEvent, FailedEvent>;
+
+// A job as a whole, once it is over. A time that was not reached is 0.
+struct JobSummary {
+  const Event& terminal;
+  int32_t cached_tokens = 0, tokens_out = 0;
+  std::chrono::milliseconds queued{0}, to_first_token{0}, total{0};
+  int readers = 0;  // that it had, one after the other or at once
+};
 
 inline bool is_terminal(const Event& event) {
   return std::holds_alternative<EndEvent>(event) || std::holds_alternative<FailedEvent>(event);

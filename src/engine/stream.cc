@@ -20,6 +20,19 @@ const Shared& has_left() {
   return event;
 }
 
+// What an event that is kept takes: itself, its counts, its place in the log, what the allocator
+// adds, and what it points to.
+size_t bytes_of(const Event& event) {
+  constexpr size_t kOverhead = 64;
+  size_t bytes = sizeof(Event) + kOverhead;
+  if (const auto* token = std::get_if<TokenEvent>(&event)) {
+    bytes += token->text.capacity() + token->top.capacity() * sizeof(TokenLogprob);
+  } else if (const auto* end = std::get_if<EndEvent>(&event)) {
+    bytes += end->stop_sequence ? end->stop_sequence->capacity() : 0;
+  }
+  return bytes;
+}
+
 }  // namespace
 
 std::shared_ptr<Reader> Stream::attach(std::function<void()> wake, uint64_t from) {
@@ -31,14 +44,19 @@ std::shared_ptr<Reader> Stream::attach(std::function<void()> wake, uint64_t from
   }
   reader->fresh_from_ = size_locked();
   readers_.push_back(reader.get());
+  reader->first_ = readers_so_far_++ == 0;
   alone_since_.reset();
   ++active_;
   return reader;
 }
 
 void Stream::cancel(CancelCause cause) {
-  CancelCause none = CancelCause::kNone;
-  cancel_.compare_exchange_strong(none, cause, std::memory_order_acq_rel);
+  const std::lock_guard lock(mutex_);
+  cancel_locked(cause);
+}
+
+void Stream::cancel_locked(CancelCause cause) {
+  if (cancel_ == CancelCause::kNone && !settled_) cancel_ = cause;
 }
 
 uint64_t Stream::size() const {
@@ -61,6 +79,7 @@ bool Stream::push(Event event) {
     } else {
       events_.push_back(shared);
     }
+    if (options_.keep) bytes_ += bytes_of(*shared);
   }
   while (const Wake wake = take_wake()) (*wake)();
   return true;
@@ -71,10 +90,18 @@ CancelCause Stream::cancelled(TimePoint now) {
     const std::lock_guard lock(mutex_);
     if (active_ == 0) {
       if (!alone_since_) alone_since_ = now;
-      if (now - *alone_since_ >= options_.grace) cancel(CancelCause::kDisconnected);
+      if (now - *alone_since_ >= options_.grace) cancel_locked(CancelCause::kDisconnected);
     }
   }
-  return cancel_.load(std::memory_order_acquire);
+  return cancel_;
+}
+
+std::optional<size_t> Stream::settle(const Event& terminal) {
+  const std::lock_guard lock(mutex_);
+  if (!options_.keep || end_ || !std::holds_alternative<EndEvent>(terminal)) return std::nullopt;
+  settled_ = true;
+  cancel_ = CancelCause::kNone;
+  return bytes_ + bytes_of(terminal);
 }
 
 Stream::Shared Stream::at(uint64_t number) const {
@@ -94,7 +121,7 @@ void Stream::close(Reader& reader, Shared own_end, CancelCause cause) {
   reader.until_ = size_locked();
   if (end_) return;  // which is also the reader's
   reader.own_end_ = std::move(own_end);
-  if (--active_ == 0 && options_.grace.count() == 0) cancel(cause);
+  if (--active_ == 0 && options_.grace.count() == 0) cancel_locked(cause);
 }
 
 void Stream::drop_what_all_have_read() {
@@ -140,9 +167,10 @@ std::shared_ptr<const Event> Reader::next() {
   return event;
 }
 
-uint64_t Reader::position() const {
+bool Reader::at_end() const {
   const std::lock_guard lock(stream_->mutex_);
-  return position_;
+  if (position_ == until_) return !own_end_;
+  return stream_->end_ && position_ == stream_->size_locked();
 }
 
 void Reader::leave() {

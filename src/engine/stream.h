@@ -48,6 +48,8 @@ class Stream : public std::enable_shared_from_this<Stream> {
   // any job is open.
   void cancel(CancelCause cause);
   uint64_t size() const;  // events so far
+  bool is_cancelled() const { return cancel_ != CancelCause::kNone; }
+  int readers_so_far() const { return readers_so_far_; }
 
   // Engine's side.
 
@@ -56,6 +58,10 @@ class Stream : public std::enable_shared_from_this<Stream> {
   bool push(Event event);
   // Why the job is to end, if it is.
   CancelCause cancelled(TimePoint now);
+  // Just before the terminal event is pushed. If the events are worth keeping, that is if the job
+  // was to be kept and ends well: gives the bytes that all of them take, and from here on nothing
+  // cancels the job.
+  std::optional<size_t> settle(const Event& terminal);
 
  private:
   friend class Reader;
@@ -65,6 +71,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
   // All of these with the lock held.
   uint64_t size_locked() const { return first_ + events_.size() + (end_ ? 1 : 0); }
   Shared at(uint64_t number) const;
+  void cancel_locked(CancelCause cause);
   void cut_slow_readers();
   void close(Reader& reader, Shared own_end, CancelCause cause);
   void drop_what_all_have_read();
@@ -78,7 +85,10 @@ class Stream : public std::enable_shared_from_this<Stream> {
   Shared end_;
   std::vector<Reader*> readers_;
   std::optional<TimePoint> alone_since_;
+  size_t bytes_ = 0;  // of the events, if they are kept
+  bool settled_ = false;
   std::atomic<int> active_{0};  // readers that have neither left nor been cut off
+  std::atomic<int> readers_so_far_{0};
   std::atomic<CancelCause> cancel_{CancelCause::kNone};
 };
 
@@ -93,8 +103,10 @@ class Reader {
   // The next event; null if there is none yet, or none any more.
   std::shared_ptr<const Event> next();
   // How many of the stream's events it has passed. What the reader alone is told, because it has
-  // left or was cut off, is none of them.
-  uint64_t position() const;
+  // left or was cut off, is none of them. For the thread that calls next().
+  uint64_t position() const { return position_; }
+  bool first() const { return first_; }  // of its stream
+  bool at_end() const;                   // there will be no event any more
   // It wants no more events: after those that are there already it is told that it was cancelled.
   // The job ends with its last reader, see StreamOptions.
   void leave();
@@ -112,6 +124,7 @@ class Reader {
   uint64_t until_ = kOpen;  // its events end here, followed by own_end_
   Stream::Shared own_end_;
   bool to_wake_ = false;
+  bool first_ = false;
 };
 
 }  // namespace llorch
