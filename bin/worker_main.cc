@@ -38,6 +38,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kSignalCheck{100};
+constexpr std::chrono::seconds kExpiryCheck{1};
 constexpr std::chrono::seconds kLastStep{5};
 constexpr size_t kMemoryReserve = 1 << 20;
 constexpr int kDefaultContext = 8192;  // unless --context-length asks for more
@@ -78,10 +79,15 @@ class Lifecycle {
     if (failure_) std::rethrow_exception(failure_);
     return service_;
   }
-  // Blocks until a stop is asked for. Rethrows what ended the engine before.
-  void wait_stop() {
+  // Blocks until a stop is asked for, and meanwhile frees the answers that are kept no longer.
+  // Rethrows what ended the engine before.
+  void wait_stop(Engine& engine) {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return failure_ || stop_asked_; });
+    while (!changed_.wait_for(lock, kExpiryCheck, [&] { return failure_ || stop_asked_; })) {
+      lock.unlock();
+      engine.expire();
+      lock.lock();
+    }
     if (failure_) std::rethrow_exception(failure_);
   }
   std::exception_ptr failure() {
@@ -207,7 +213,9 @@ class Worker {
                           .max_queue = config_.max_queue,
                           .kv_type = model_->dtype(),
                           .kv_bytes = config_.kv_memory_bytes,
-                          .stall_timeout = config_.stall_timeout};
+                          .stall_timeout = config_.stall_timeout,
+                          .result_retention = config_.result_retention,
+                          .resume_grace = config_.resume_grace};
     if (const auto type = dtype_named(config_.kv_dtype)) options.kv_type = *type;
     options.eos_ids = model_->config().eos_ids;
     if (const auto eos = eos_token_id(checkpoint_->tokenizer_config(), *tokenizer_,
@@ -322,7 +330,7 @@ int serve(const Config& config, const Service& service, Server& server, Lifecycl
   server.serve(service);
   try {
     announce(config, service, server.port(), lifecycle);
-    lifecycle.wait_stop();
+    lifecycle.wait_stop(*service.engine);
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kCallbackRefused) {
       status = exit_status(error.code());

@@ -139,6 +139,11 @@ std::vector<Flag> worker_flags(Config& c, const char* device_flag) {
       [&](S n, S t) { c.shutdown_timeout = seconds(n, t, 0); });
   add("stall-timeout", "seconds without a finished step until /livez fails (default: 60)",
       [&](S n, S t) { c.stall_timeout = seconds(n, t, 0.1); });
+  add("result-retention",
+      "seconds that an answer is kept for repeats, within 64 MiB; 0 = off (default: 300)",
+      [&](S n, S t) { c.result_retention = seconds(n, t, 0); });
+  add("resume-grace", "seconds that a resumable request runs on without readers (default: 60)",
+      [&](S n, S t) { c.resume_grace = seconds(n, t, 0); });
   add("seed-default", "seed of requests that name none (default: random)", [&](S n, S t) {
     c.seed_default = number<uint64_t>(n, t, 0, std::numeric_limits<uint64_t>::max());
   });
@@ -152,8 +157,7 @@ std::vector<Flag> worker_flags(Config& c, const char* device_flag) {
                   : t == "warn" ? Level::kWarn
                                 : Level::kError;
   });
-  for (const char* name :
-       {"result-retention", "resume-grace", "api-key-file", "tls-cert", "tls-key"}) {
+  for (const char* name : {"api-key-file", "tls-cert", "tls-key"}) {
     add(name, "not supported yet", [](S n, S) { refuse("--" + n + " is not supported yet"); });
   }
   if (device_flag != nullptr) {

@@ -30,6 +30,8 @@ struct Config {
   std::chrono::milliseconds request_timeout{0};
   std::chrono::milliseconds shutdown_timeout{30'000};
   std::chrono::milliseconds stall_timeout{60'000};
+  std::chrono::milliseconds result_retention{300'000};
+  std::chrono::milliseconds resume_grace{60'000};
   std::optional<uint64_t> seed_default;
   bool log_json = true;
   Level log_level = Level::kInfo;

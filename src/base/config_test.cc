@@ -47,6 +47,8 @@ TEST(Config, HasTheContractsDefaults) {
   EXPECT_EQ(c.request_timeout.count(), 0);
   EXPECT_EQ(c.shutdown_timeout.count(), 30'000);
   EXPECT_EQ(c.stall_timeout.count(), 60'000);
+  EXPECT_EQ(c.result_retention.count(), 300'000);
+  EXPECT_EQ(c.resume_grace.count(), 60'000);
   EXPECT_FALSE(c.seed_default.has_value());
   EXPECT_TRUE(c.log_json);
 }
@@ -82,6 +84,8 @@ TEST(Config, RefusesWhatIsWrongByNameOfTheFlag) {
       {{"--dtype", "int3"}, "--dtype"},
       {{"--threads", "0"}, "--threads"},
       {{"--shutdown-timeout", "soon"}, "--shutdown-timeout"},
+      {{"--result-retention", "-1"}, "--result-retention"},
+      {{"--resume-grace", "soon"}, "--resume-grace"},
       {{"--shutdown-timeout", "nan"}, "--shutdown-timeout"},
       {{"--kv-memory", "much"}, "--kv-memory"},
       {{"--worker-id", ""}, "--worker-id"},
@@ -105,8 +109,6 @@ TEST(Config, DeviceFlagBelongsToItsOwnBinary) {
 TEST(Config, WhatIsNotThereYetIsRefusedByName) {
   for (const std::vector<const char*>& arguments : {std::vector<const char*>{"--quantize", "q8_0"},
                                                     {"--kv-dtype", "q8_0"},
-                                                    {"--result-retention", "300"},
-                                                    {"--resume-grace", "60"},
                                                     {"--api-key-file", "f"}}) {
     std::vector<const char*> all = arguments;
     all.insert(all.end(), {"--model", "m"});

@@ -1,5 +1,7 @@
 #include "server/api.h"
 
+#include <charconv>
+
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory_reserve.h"
@@ -7,6 +9,7 @@
 #include "server/execute_request.h"
 #include "server/generation.h"
 #include "server/http_text.h"
+#include "server/job_log.h"
 #include "server/json_text.h"
 #include "server/metrics_text.h"
 #include "server/openai_error.h"
@@ -83,6 +86,13 @@ Reply json_reply(int status, std::string body) {
   return reply;
 }
 
+std::optional<uint64_t> event_number(std::string_view text) {
+  uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return number;
+}
+
 Reply refusal_of(const Error& error) {
   switch (error.code()) {
     case ErrorCode::kBadRequest:
@@ -92,6 +102,8 @@ Reply refusal_of(const Error& error) {
       return refuse(Refusal::kOverloaded, error.what());
     case ErrorCode::kConflict:
       return refuse(Refusal::kJobConflict, error.what());
+    case ErrorCode::kNotFound:
+      return refuse(Refusal::kNotFound, error.what());
     case ErrorCode::kUnavailable:
       return refuse(Refusal::kUnavailable, error.what());
     default:
@@ -105,6 +117,11 @@ void Api::serve(const Service& service) {
   CHECK(service_.load() == nullptr);
   stored_service_ = service;
   service_.store(&stored_service_, std::memory_order_release);
+}
+
+void Api::start_drain() {
+  draining_ = true;
+  if (const Service* const s = service()) s->engine->start_drain();
 }
 
 std::optional<Reply> Api::check(const RequestHead& head) const {
@@ -142,7 +159,16 @@ std::optional<Reply> Api::check(const RequestHead& head) const {
   }
   if (!row.generates) return std::nullopt;
   if (!refill_memory_reserve()) return out_of_memory();
-  if (draining_) return refuse(Refusal::kUnavailable, "the worker is shutting down");
+  // A repeat of what runs is served to the end: the engine refuses the others.
+  if (draining_ && row.route != Route::kExecute) {
+    return refuse(Refusal::kUnavailable, "the worker is shutting down");
+  }
+  if (head.last_event_id && row.route != Route::kExecute) {
+    return refuse(Refusal::kInvalidField, "header `Last-Event-ID` belongs to /execute");
+  }
+  if (head.last_event_id && !event_number(*head.last_event_id)) {
+    return refuse(Refusal::kInvalidField, "header `Last-Event-ID` must be the number of an event");
+  }
   if (!head.unsupported_header.empty()) {
     return refuse(Refusal::kInvalidField,
                   "header `" + std::string(head.unsupported_header) + "` is not supported yet");
@@ -217,9 +243,13 @@ Api::Outcome Api::submit(const RequestHead& head, std::variant<Generation, Reply
   Generation& generation = std::get<Generation>(wanted);
   Request& request = generation.request;
   request.correlation_id = head.correlation_id;
+  if (head.last_event_id) request.last_event_id = event_number(*head.last_event_id);
+  const auto job_log = std::make_shared<JobLog>(request);
+  request.on_end = [job_log](const JobSummary& job) { job_log->end(job); };
   auto reader = service()->engine->submit(request, std::move(wake));
+  if (reader->first()) job_log->begin();
   return std::make_shared<Execution>(std::move(reader), request, std::move(generation.writer),
-                                     generation.keepalive);
+                                     generation.reading);
 }
 
 Reply Api::model(std::string_view path) const {

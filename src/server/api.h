@@ -1,8 +1,8 @@
 // The routes: a request that is wholly read becomes an answer, or an execution to be streamed.
 // Knows no sockets, and nothing of how bytes become a request.
 //
-// Refused until it exists, never ignored: the headers Last-Event-ID, X-Deadline and X-Deadline-Ms
-// (422 INVALID_FIELD that names them), beside the fields named in execute_request.h.
+// Refused until it exists, never ignored: the headers X-Deadline and X-Deadline-Ms (422
+// INVALID_FIELD that names them), beside the fields named in execute_request.h.
 #pragma once
 
 #include <atomic>
@@ -26,12 +26,12 @@ struct RequestHead {
   std::string_view method, path;
   std::string_view content_type, content_encoding;
   std::string_view unsupported_header;  // one that asks for what is not there yet
+  std::optional<std::string_view> last_event_id;
   std::string correlation_id;
   bool loopback_peer = false;
 };
 
-inline constexpr const char* kUnsupportedHeaders[] = {"Last-Event-ID", "X-Deadline",
-                                                      "X-Deadline-Ms"};
+inline constexpr const char* kUnsupportedHeaders[] = {"X-Deadline", "X-Deadline-Ms"};
 
 // The most that a request to this path may bring.
 size_t max_body_bytes(std::string_view path);
@@ -51,7 +51,8 @@ class Api {
 
   void on_shutdown(std::function<void()> callback) { shutdown_ = std::move(callback); }
   void serve(const Service& service);  // once
-  void start_drain() { draining_ = true; }
+  // What runs can still be attached to.
+  void start_drain();
 
   // The refusal that a head deserves whatever its body says; none if the body is wanted.
   std::optional<Reply> check(const RequestHead& head) const;

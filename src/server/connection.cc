@@ -305,6 +305,7 @@ Connection::Task<std::optional<Reply>> Connection::read_head(Incoming& in) {
              .content_type = in.field("Content-Type"),
              .content_encoding = in.field("Content-Encoding"),
              .unsupported_header = {},
+             .last_event_id = {},
              .correlation_id = in.correlation,
              .loopback_peer = false};
   in.most_bytes = max_body_bytes(in.head.path);
@@ -312,6 +313,7 @@ Connection::Task<std::optional<Reply>> Connection::read_head(Incoming& in) {
     co_return answer_to(http::error::body_limit, false, in.most_bytes);
   }
   in.parser.body_limit(in.most_bytes);
+  if (message.count("Last-Event-ID") > 0) in.head.last_event_id = in.field("Last-Event-ID");
   for (const char* name : kUnsupportedHeaders) {
     if (message.count(name) > 0) in.head.unsupported_header = name;
   }
@@ -428,10 +430,15 @@ Connection::Task<bool> Connection::send_events(Execution& execution, const Frami
         Clock::now() >= last_write + execution.keepalive()) {
       bytes = ": keepalive\n\n";
     }
-    if (!bytes.empty()) {
-      const std::string head = framing.http_1_1 ? chunk_head(bytes.size()) : "";
+    if (!bytes.empty() || execution.ended()) {
+      std::string head;
       Bytes tail;
-      if (framing.http_1_1) tail = execution.ended() ? kLastChunkEnd : kChunkEnd;
+      if (framing.http_1_1 && bytes.empty()) {
+        tail = kLastChunk;  // a resumed stream that had been read to its end
+      } else if (framing.http_1_1) {
+        head = chunk_head(bytes.size());
+        tail = execution.ended() ? kLastChunkEnd : kChunkEnd;
+      }
       if (!co_await send(head, bytes, tail)) co_return false;
       last_write = Clock::now();
       if (execution.ended()) co_return true;

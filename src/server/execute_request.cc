@@ -107,7 +107,6 @@ Faults check_values(const ExecuteRequest& r, std::optional<float> keepalive_s) {
 }
 
 void refuse_what_is_not_there_yet(const Fields& fields) {
-  if (fields.boolean("stream_resume", false)) fields.wrong("stream_resume", "is not supported yet");
   if (fields.i64("priority", 0) != 0) fields.wrong("priority", "is not supported yet");
 }
 
@@ -134,6 +133,7 @@ std::variant<ExecuteRequest, Reply> parse_execute(std::string_view body) try {
   r.min_p = fields.f32("min_p", 0) + 0.0F;
   r.logprobs = fields.u32_or_null("logprobs");
   r.ignore_eos = fields.boolean("ignore_eos", false);
+  r.stream_resume = fields.boolean("stream_resume", false);
   const std::optional<float> keepalive_s = fields.f32_or_null("keepalive_s");
   refuse_what_is_not_there_yet(fields);
 
@@ -145,6 +145,26 @@ std::variant<ExecuteRequest, Reply> parse_execute(std::string_view body) try {
   return refuse(bad);
 } catch (const BadField& bad) {
   return refuse(bad);
+}
+
+std::string fingerprint_of(const ExecuteRequest& r) {
+  std::string text = json_string(r.prompt);
+  const auto add = [&text](const std::string& value) { text += ' ' + value; };
+  const auto add_optional = [&add](const auto& value) {
+    add(value ? std::to_string(*value) : "null");
+  };
+  for (const float value : {r.temperature, r.top_p, r.repetition_penalty, r.min_p}) {
+    add(json_number(value));
+  }
+  add_optional(r.seed);
+  add_optional(r.logprobs);
+  add(std::to_string(r.max_tokens));
+  add(std::to_string(r.top_k));
+  add(std::to_string(r.keepalive.count()));
+  add(r.ignore_eos ? "ignore_eos" : "eos");
+  add(r.stream_resume ? "resume" : "once");
+  for (const std::string& stop : r.stop) add(json_string(stop));
+  return text;
 }
 
 std::variant<std::string, Reply> parse_cancel(std::string_view body) try {

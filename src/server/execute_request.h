@@ -25,9 +25,14 @@ struct ExecuteRequest : SamplingFields {
   std::string job_id, prompt;
   uint32_t max_tokens = 0;
   std::chrono::milliseconds keepalive{0};  // 0: no comment lines
+  bool stream_resume = false;
 };
 
 std::variant<ExecuteRequest, Reply> parse_execute(std::string_view body);
+
+// All that was asked for but the job id, as text: the same for bodies that differ in the order of
+// their keys, in white space, or in what is ignored.
+std::string fingerprint_of(const ExecuteRequest& request);
 
 // The body of POST /cancel: its job id, or INVALID_JSON / INVALID_FIELD.
 std::variant<std::string, Reply> parse_cancel(std::string_view body);

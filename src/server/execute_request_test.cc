@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 #include <string>
 
 namespace llorch {
@@ -246,12 +247,46 @@ TEST(ExecuteRequest, NamesAFieldOfTheWrongType) {
       R"({"code":"INVALID_FIELD","message":"the body must be a JSON object","retriable":false})");
 }
 
+TEST(ExecuteRequest, AFingerprintTellsBodiesApartByWhatTheyAsk) {
+  const auto fingerprint = [](const std::string& text) { return fingerprint_of(accepted(text)); };
+  const std::string plain = fingerprint(body());
+  EXPECT_FALSE(plain.empty());
+  for (const char* same :
+       {R"("seed":null)", R"("temperature":1.0)", R"("temperature":1e0,"top_p":1)",
+        R"("x":{"y":1},"logprobs":null)", R"("keepalive_s":null,"stream_resume":false)",
+        R"("stop":[])", R"("job_id":"another")"}) {
+    EXPECT_EQ(fingerprint(body(same)), plain) << same;
+  }
+  std::set<std::string> all = {plain};
+  const std::vector<std::string> others = {R"("prompt":"other")",
+                                           R"("max_tokens":3)",
+                                           R"("temperature":0.5)",
+                                           R"("seed":0)",
+                                           R"("seed":1)",
+                                           R"("top_p":0.5)",
+                                           R"("min_p":0.5)",
+                                           R"("top_k":1)",
+                                           R"("repetition_penalty":0.5)",
+                                           R"("logprobs":0)",
+                                           R"("logprobs":1)",
+                                           R"("stop":["a"])",
+                                           R"("stop":["a","b"])",
+                                           R"("stop":["b","a"])",
+                                           R"("stop":["a b"])",
+                                           R"("stop":["a\" \"b"])",
+                                           R"("ignore_eos":true)",
+                                           R"("keepalive_s":1)",
+                                           R"("keepalive_s":0.5)",
+                                           R"("stream_resume":true)"};
+  for (const std::string& other : others) {
+    EXPECT_TRUE(all.insert(fingerprint(body(other))).second) << other;
+  }
+}
+
 TEST(ExecuteRequest, RefusesWhatIsNotThereYetByName) {
-  expect_wrong_type(R"("stream_resume":true)", "`stream_resume` is not supported yet");
-  expect_wrong_type(R"("stream_resume":1)", "`stream_resume` must be true or false");
   expect_wrong_type(R"("priority":1)", "`priority` is not supported yet");
   expect_wrong_type(R"("priority":1.5)", "`priority` must be an integer");
-  accepted(body(R"("stream_resume":false,"priority":0)"));
+  accepted(body(R"("priority":0)"));
 }
 
 TEST(ExecuteRequest, RefusesWhatIsNoJson) {

@@ -1,38 +1,35 @@
 #include "server/execution.h"
 
 #include <new>
+#include <utility>
 
 #include "base/log.h"
 #include "base/memory_reserve.h"
+#include "server/job_log.h"
 
 namespace llorch {
 
 Execution::Execution(std::shared_ptr<Reader> reader, const Request& request,
-                     std::unique_ptr<EventWriter> writer, std::chrono::milliseconds keepalive)
+                     std::unique_ptr<EventWriter> writer, const Options& options)
     : reader_(std::move(reader)),
       writer_(std::move(writer)),
+      options_(options),
       job_id_(request.job_id),
       correlation_id_(request.correlation_id),
-      keepalive_(keepalive),
-      prompt_tokens_(static_cast<int32_t>(request.prompt.size())) {
-  log(Level::kInfo, "execute_start",
-      {{"job_id", job_id_},
-       {"correlation_id", correlation_id_},
-       {"prompt_tokens", prompt_tokens_},
-       {"max_tokens", request.max_tokens}});
-}
+      from_(reader_->position()),
+      ended_(reader_->at_end()) {}
 
 Execution::~Execution() {
+  if (reader_->first()) return;  // the job's own line tells it
+  const auto read = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - attached_);
   log(Level::kInfo, "execute_end",
       {{"job_id", job_id_},
        {"correlation_id", correlation_id_},
        {"outcome", outcome_},
-       {"prompt_tokens", prompt_tokens_},
-       {"cached_tokens", cached_tokens_},
-       {"tokens_out", tokens_out_},
-       {"queue_ms", ms_until(started_)},
-       {"first_token_ms", ms_until(first_token_)},
-       {"total_ms", ms_until(Clock::now())}});
+       {"attached", true},
+       {"from_event", from_},
+       {"events", reader_->position() - from_},
+       {"total_ms", read.count()}});
 }
 
 std::string Execution::take() {
@@ -56,33 +53,21 @@ std::string Execution::take() {
 void Execution::write_waiting(std::string& bytes) {
   constexpr size_t kEnough = 64 * 1024;
   while (!ended_ && bytes.size() < kEnough) {
-    const auto event = reader_->next();
+    const uint64_t number = reader_->position();
+    const std::shared_ptr<const Event> event = reader_->next();
     if (!event) break;
+    std::string text = writer_->write(*event);
+    if (options_.event_ids && reader_->position() > number) {
+      text.insert(0, "id: " + std::to_string(number) + "\n");
+    }
+    bytes += text;
     note(*event);
-    bytes += writer_->write(*event);
   }
 }
 
 void Execution::note(const Event& event) {
   ended_ = is_terminal(event);
-  if (const auto* started = std::get_if<StartedEvent>(&event)) {
-    started_ = Clock::now();
-    cached_tokens_ = started->cached_tokens;
-  } else if (std::holds_alternative<TokenEvent>(event)) {
-    if (tokens_out_ == 0) first_token_ = Clock::now();
-    ++tokens_out_;  // until the end tells the number of model tokens
-  } else if (const auto* end = std::get_if<EndEvent>(&event)) {
-    outcome_ = name(end->reason);
-    tokens_out_ = end->tokens_out;
-  } else if (const auto* failed = std::get_if<FailedEvent>(&event)) {
-    outcome_ = failed->code;
-  }
-}
-
-// From submission; 0 for what has not happened.
-int64_t Execution::ms_until(Clock::time_point then) const {
-  if (then == Clock::time_point()) return 0;
-  return std::chrono::duration_cast<std::chrono::milliseconds>(then - submitted_).count();
+  if (ended_) outcome_ = outcome_name(event);
 }
 
 }  // namespace llorch

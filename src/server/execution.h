@@ -1,5 +1,4 @@
-// One admitted request on the server's side: its events as bytes, and its line in the log. Knows no
-// sockets.
+// One reader of an admitted request on the server's side: its events as bytes. Knows no sockets.
 #pragma once
 
 #include <chrono>
@@ -11,39 +10,44 @@
 
 namespace llorch {
 
-// Belongs to one I/O thread. Logs `execute_start` when made and `execute_end` when destroyed; the
-// reader leaves by then.
+// Belongs to one I/O thread; the reader leaves with it. A reader that attached to a job instead of
+// beginning it logs an `execute_end` of its own then.
 class Execution {
  public:
+  struct Options {
+    bool event_ids = false;  // an `id:` line before each event that is the job's
+    std::chrono::milliseconds keepalive{0};
+  };
+
+  // Of `request` only the ids are read.
   Execution(std::shared_ptr<Reader> reader, const Request& request,
-            std::unique_ptr<EventWriter> writer, std::chrono::milliseconds keepalive);
+            std::unique_ptr<EventWriter> writer, const Options& options);
   ~Execution();
   Execution(const Execution&) = delete;
   Execution& operator=(const Execution&) = delete;
 
   // The bytes of the events that wait, up to about 64 KiB; empty if none does.
   std::string take();
-  bool ended() const { return ended_; }  // the terminal event was taken
+  bool ended() const { return ended_; }  // there will be no event any more
   // As EventWriter's.
   bool streams() const { return writer_->streams(); }
   int status() const { return writer_->status(); }
-  void leave() { reader_->leave(); }                                  // see Reader
-  std::chrono::milliseconds keepalive() const { return keepalive_; }  // 0: none
+  void leave() { reader_->leave(); }                                          // see Reader
+  std::chrono::milliseconds keepalive() const { return options_.keepalive; }  // 0: none
 
  private:
   using Clock = std::chrono::steady_clock;
   void write_waiting(std::string& bytes);
   void note(const Event& event);
-  int64_t ms_until(Clock::time_point then) const;
 
   const std::shared_ptr<Reader> reader_;
-  std::unique_ptr<EventWriter> writer_;
-  std::string job_id_, correlation_id_;
-  std::chrono::milliseconds keepalive_;
-  Clock::time_point submitted_ = Clock::now(), started_, first_token_;
-  std::string outcome_ = "CANCELLED";
-  int32_t prompt_tokens_, cached_tokens_ = 0, tokens_out_ = 0;
-  bool ended_ = false, out_of_memory_ = false;
+  const std::unique_ptr<EventWriter> writer_;
+  const Options options_;
+  const std::string job_id_, correlation_id_;
+  const Clock::time_point attached_ = Clock::now();
+  const uint64_t from_;  // the number of its first event
+  const char* outcome_ = "CANCELLED";
+  bool ended_, out_of_memory_ = false;
 };
 
 }  // namespace llorch

@@ -33,7 +33,8 @@ uint64_t seed_of(const SamplingFields& r, const ServerOptions& options) {
   return options.seed_default ? *options.seed_default : random_seed();
 }
 
-Request request_of(SamplingFields& r, const ServerOptions& options, uint64_t seed) {
+// Takes what it needs out of the fields.
+Request request_of(SamplingFields& r, const ServerOptions& options) {
   Request request;
   Sampling& s = request.sampling;
   s.temperature = r.temperature;
@@ -42,7 +43,7 @@ Request request_of(SamplingFields& r, const ServerOptions& options, uint64_t see
   s.repetition_penalty = r.repetition_penalty;
   constexpr uint32_t kMaxTopK = std::numeric_limits<int32_t>::max();
   s.top_k = static_cast<int32_t>(std::min(r.top_k, kMaxTopK));
-  s.seed = seed;
+  s.seed = seed_of(r, options);
   s.top_logprobs = r.logprobs ? static_cast<int32_t>(*r.logprobs) : -1;
   request.stop = std::move(r.stop);
   request.ignore_eos = r.ignore_eos;
@@ -140,12 +141,14 @@ std::variant<Generation, Reply> execute_generation(const Service& service,
   if (auto reply = check_length(prompt.size(), wanted.max_tokens, service.engine->context())) {
     return std::move(*reply);
   }
-  const uint64_t seed = seed_of(wanted, options);
   Generation g;
   g.writer = std::make_unique<SseWriter>(
-      StreamFacts{wanted.job_id, options.model_name, seed, service.weight_bytes});
-  g.keepalive = wanted.keepalive;
-  g.request = request_of(wanted, options, seed);
+      StreamFacts{wanted.job_id, options.model_name, service.weight_bytes});
+  g.reading = {.event_ids = wanted.stream_resume, .keepalive = wanted.keepalive};
+  std::string fingerprint = fingerprint_of(wanted);
+  g.request = request_of(wanted, options);
+  g.request.fingerprint = std::move(fingerprint);
+  g.request.resumable = wanted.stream_resume;
   g.request.job_id = std::move(wanted.job_id);
   g.request.prompt = std::move(prompt);
   g.request.max_tokens = static_cast<int32_t>(wanted.max_tokens);
@@ -187,7 +190,7 @@ std::variant<Generation, Reply> openai_generation(const Service& service,
     facts.echo = text ? std::move(*text) : service.tokenizer->decode(prompt, false);
   }
   Generation g;
-  g.request = request_of(wanted, options, seed_of(wanted, options));
+  g.request = request_of(wanted, options);
   g.request.job_id = facts.id;
   g.request.max_tokens = wanted.max_tokens ? static_cast<int32_t>(*wanted.max_tokens)
                                            : context - static_cast<int32_t>(prompt.size());

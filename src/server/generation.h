@@ -9,6 +9,7 @@
 
 #include "server/errors.h"
 #include "server/event_writer.h"
+#include "server/execution.h"
 #include "server/server.h"
 
 namespace llorch {
@@ -16,7 +17,7 @@ namespace llorch {
 struct Generation {
   Request request;  // but for the correlation id
   std::unique_ptr<EventWriter> writer;
-  std::chrono::milliseconds keepalive{0};  // 0: no comment lines
+  Execution::Options reading;
 };
 
 // The refusals are in the form of the path. What tokenizer or template throw for this body alone is

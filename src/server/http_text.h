@@ -21,7 +21,8 @@ std::string answer(const Reply& reply, const std::string& correlation_id, const 
 // The head of an event stream: chunked for HTTP/1.1, ended by the connection's end for 1.0.
 std::string stream_head(const std::string& correlation_id, const Framing& framing);
 std::string chunk_head(size_t bytes);
-inline constexpr std::string_view kChunkEnd = "\r\n", kLastChunkEnd = "\r\n0\r\n\r\n";
+inline constexpr std::string_view kChunkEnd = "\r\n", kLastChunkEnd = "\r\n0\r\n\r\n",
+                                  kLastChunk = "0\r\n\r\n";
 inline constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
 
 // The request's own id if it is a UUID in the 8-4-4-4-12 form, else a fresh one.

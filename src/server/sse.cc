@@ -12,15 +12,14 @@ std::string SseWriter::write(const Event& event) {
 std::string SseWriter::json(const StartedEvent& e) const {
   return R"({"type":"started","job_id":)" + json_string(facts_.job_id) +
          ",\"model\":" + json_string(facts_.model) +
-         ",\"started_at\":" + json_string(rfc3339(e.at)) +
-         ",\"seed\":" + std::to_string(facts_.seed) +
+         ",\"started_at\":" + json_string(rfc3339(e.at)) + ",\"seed\":" + std::to_string(e.seed) +
          ",\"prompt_tokens\":" + std::to_string(e.prompt_tokens) +
          ",\"cached_tokens\":" + std::to_string(e.cached_tokens) + "}";
 }
 
-std::string SseWriter::json(const TokenEvent& e) {
+std::string SseWriter::json(const TokenEvent& e) const {
   std::string out =
-      R"({"type":"token","t":)" + json_string(e.text) + ",\"i\":" + std::to_string(index_++);
+      R"({"type":"token","t":)" + json_string(e.text) + ",\"i\":" + std::to_string(e.index);
   if (e.logprob) {
     out += ",\"id\":" + std::to_string(e.id) + ",\"logprob\":" + json_number(*e.logprob);
     if (!e.top.empty()) {

@@ -11,11 +11,9 @@ namespace llorch {
 // What the events of one stream tell beside what the engine says.
 struct StreamFacts {
   std::string job_id, model;
-  uint64_t seed = 0;
   uint64_t weight_bytes = 0;  // "vram_bytes"
 };
 
-// Numbers the token events.
 class SseWriter : public EventWriter {
  public:
   explicit SseWriter(StreamFacts facts) : facts_(std::move(facts)) {}
@@ -26,13 +24,12 @@ class SseWriter : public EventWriter {
 
  private:
   std::string json(const StartedEvent& e) const;
-  std::string json(const TokenEvent& e);
+  std::string json(const TokenEvent& e) const;
   std::string json(const MetricsEvent& e) const;
   std::string json(const EndEvent& e) const;
   std::string json(const FailedEvent& e) const;
 
-  StreamFacts facts_;
-  uint32_t index_ = 0;
+  const StreamFacts facts_;
 };
 
 }  // namespace llorch

@@ -14,23 +14,22 @@ using std::chrono::microseconds;
 using std::chrono::milliseconds;
 using std::chrono::system_clock;
 
-SseWriter writer() { return SseWriter({"job \"1\"", "tiny", 18446744073709551615U, 1234567}); }
+SseWriter writer() { return SseWriter({"job \"1\"", "tiny", 1234567}); }
 
 TEST(SseWriter, WritesStartedWithItsFieldsInOrder) {
-  StartedEvent e{system_clock::time_point(microseconds(1738324800000001)), 7, 3};
+  StartedEvent e{system_clock::time_point(microseconds(1738324800000001)), 7, 3,
+                 18446744073709551615U};
   EXPECT_EQ(writer().write(e),
             "data: {\"type\":\"started\",\"job_id\":\"job \\\"1\\\"\",\"model\":\"tiny\","
             "\"started_at\":\"2025-01-31T12:00:00.000001Z\",\"seed\":18446744073709551615,"
             "\"prompt_tokens\":7,\"cached_tokens\":3}\n\n");
 }
 
-TEST(SseWriter, NumbersTokensFromZero) {
-  SseWriter w = writer();
-  EXPECT_EQ(w.write(TokenEvent{"a", 5, {}, {}}),
+TEST(SseWriter, WritesTokensWithTheirNumber) {
+  EXPECT_EQ(writer().write(TokenEvent{"a", 5, {}, {}, 0}),
             "data: {\"type\":\"token\",\"t\":\"a\",\"i\":0}\n\n");
-  w.write(MetricsEvent{});
-  EXPECT_EQ(w.write(TokenEvent{"\n\xC3\xA9", 6, {}, {}}),
-            "data: {\"type\":\"token\",\"t\":\"\\n\xC3\xA9\",\"i\":1}\n\n");
+  EXPECT_EQ(writer().write(TokenEvent{"\n\xC3\xA9", 6, {}, {}, 4294967295}),
+            "data: {\"type\":\"token\",\"t\":\"\\n\xC3\xA9\",\"i\":4294967295}\n\n");
 }
 
 TEST(SseWriter, AddsLogprobsIfTheyAreThere) {

@@ -73,7 +73,7 @@ def test_all_faults_come_together_in_the_tables_order(worker):
     {"top_k": 2**32 - 1}, {"repetition_penalty": 0.0}, {"repetition_penalty": 2}, {"stop": []},
     {"stop": ["\u0001" * 100, "a" * 100, "é" * 50, "z"]}, {"min_p": 0}, {"min_p": 1.0},
     {"logprobs": 0}, {"logprobs": 20}, {"ignore_eos": False}, {"keepalive_s": 3600},
-    {"stream_resume": False}, {"priority": 0}, {"unknown": {"deep": [1, {"max_tokens": 0}]}},
+    {"stream_resume": False}, {"stream_resume": True}, {"priority": 0}, {"unknown": {"deep": [1, {"max_tokens": 0}]}},
 ], ids=lambda x: json.dumps(x)[:50])
 def test_both_ends_of_every_range_are_accepted(worker, job, fields):
     events = [e for _, e in worker.execute(job(**fields))]
@@ -109,7 +109,7 @@ WRONG_TYPES = [
     ("stop", "`stop` must be an array of strings", "a"),
     ("stop", "`stop[1]` must be a string", ["a", 1]),
     ("ignore_eos", "`ignore_eos` must be true or false", 1),
-    ("stream_resume", "`stream_resume` is not supported yet", True),
+    ("stream_resume", "`stream_resume` must be true or false", 1),
     ("priority", "`priority` is not supported yet", 1),
     ("priority", "`priority` is not supported yet", -100),
 ]

@@ -150,6 +150,7 @@ class EventStream:
         self.raw = b""  # the whole body so far
         self.pending = b""
         self.ended = False
+        self.ids = []  # of the `id:` lines so far
 
     def __enter__(self):
         return self
@@ -173,6 +174,9 @@ class EventStream:
     def next(self):
         """The next event as a dict; None at the end. Comments are skipped."""
         while (block := self.next_block()) is not None:
+            if block.startswith(b"id: "):
+                line, block = block.split(b"\n", 1)
+                self.ids.append(int(line[len(b"id: "):]))
             if not block.startswith(b":"):
                 assert block.startswith(b"data: ") and b"\n" not in block, block
                 return json.loads(block[len(b"data: "):])
