@@ -13,7 +13,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <climits>
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -22,6 +21,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/cgroup.h"
 #include "base/error.h"
 #include "base/os.h"
 
@@ -43,76 +43,6 @@ std::string read_text(const std::string& path) {
   std::stringstream text;
   text << in.rdbuf();
   return text.str();
-}
-
-// Folder of this process's cgroup for `controller` ("" = the unified tree), and its mount point.
-struct Cgroup {
-  std::string mount, path;
-};
-Cgroup find_cgroup(const std::string& controller) {
-  std::istringstream lines(read_text("/proc/self/cgroup"));
-  for (std::string line; std::getline(lines, line);) {
-    const size_t first = line.find(':'), second = line.find(':', first + 1);
-    if (first == std::string::npos || second == std::string::npos) continue;
-    const std::string names = "," + line.substr(first + 1, second - first - 1) + ",";
-    const bool match = controller.empty() ? names == ",,"
-                                          : names.find("," + controller + ",") != std::string::npos;
-    if (!match) continue;
-    return {"/sys/fs/cgroup" + (controller.empty() ? "" : "/" + controller),
-            line.substr(second + 1)};
-  }
-  return {};
-}
-
-// The least value that `read` gives for this cgroup and its ancestors. Inside a container the path
-// may be the host's: then only the mount point itself exists, and it is ours.
-template <class Read>
-double least_over_ancestors(const Cgroup& group, Read read) {
-  double least = std::numeric_limits<double>::infinity();
-  if (group.mount.empty()) return least;
-  for (std::string path = group.path;;) {
-    least = std::min(least, read(group.mount + path + "/"));
-    if (path.empty() || path == "/") break;
-    path.resize(path.rfind('/'));
-  }
-  return least;
-}
-
-// "max" and anything that is no number mean: no limit.
-double number_or_infinity(const std::string& text) {
-  char* end = nullptr;
-  const double value = std::strtod(text.c_str(), &end);
-  return end == text.c_str() || value < 0 ? std::numeric_limits<double>::infinity() : value;
-}
-
-double cgroup_cpus() {
-  const double v2 = least_over_ancestors(find_cgroup(""), [](const std::string& folder) {
-    std::istringstream text(read_text(folder + "cpu.max"));
-    std::string quota, period;
-    text >> quota >> period;
-    const double length = number_or_infinity(period);
-    return std::isfinite(length) && length > 0 ? number_or_infinity(quota) / length
-                                               : std::numeric_limits<double>::infinity();
-  });
-  const double v1 = least_over_ancestors(find_cgroup("cpu"), [](const std::string& folder) {
-    const double period = number_or_infinity(read_text(folder + "cpu.cfs_period_us"));
-    return std::isfinite(period) && period > 0
-               ? number_or_infinity(read_text(folder + "cpu.cfs_quota_us")) / period
-               : std::numeric_limits<double>::infinity();
-  });
-  return std::min(v1, v2);
-}
-
-double cgroup_free_memory() {
-  const double v2 = least_over_ancestors(find_cgroup(""), [](const std::string& folder) {
-    return number_or_infinity(read_text(folder + "memory.max")) -
-           std::strtod(read_text(folder + "memory.current").c_str(), nullptr);
-  });
-  const double v1 = least_over_ancestors(find_cgroup("memory"), [](const std::string& folder) {
-    return number_or_infinity(read_text(folder + "memory.limit_in_bytes")) -
-           std::strtod(read_text(folder + "memory.usage_in_bytes").c_str(), nullptr);
-  });
-  return std::max(0.0, std::min(v1, v2));
 }
 
 // Cores, not hyperthreads, among the processors this process may run on.

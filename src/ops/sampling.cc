@@ -233,7 +233,8 @@ void SamplingScratch::reserve(size_t vocab) {
   row.resize(vocab);
   weights.resize(vocab);
   seen.resize((vocab + 63) / 64);
-  candidates.reserve(vocab);
+  candidates.resize(vocab);  // written, so that the memory is there
+  candidates.clear();
 }
 
 Sampled sample(std::span<const float> logits, const Sampling& sampling, SamplingScratch& scratch) {

@@ -142,12 +142,14 @@ uint64_t cpu::State::allocate_scratch() {
   arena_memory = cpu::Memory(arena.peak() * 64 * rows, "activations");
   logits = cpu::Memory(logit_rows * static_cast<uint64_t>(needs.vocab) * 4, "logits");
   rope_tables = cpu::Memory(rope_floats * 4, "rope tables");
+  for (cpu::Memory* memory : {&arena_memory, &logits, &rope_tables}) memory->commit();
   uint64_t bytes = arena_memory.bytes() + logits.bytes() + rope_tables.bytes();
   thread_scratch.clear();
   sampling_scratch.resize(static_cast<size_t>(pool.threads()));
   for (SamplingScratch& scratch : sampling_scratch) {
     scratch.reserve(static_cast<size_t>(needs.vocab));
     thread_scratch.emplace_back(scratch_floats(needs, kernels.panel_rows) * 4, "scratch");
+    thread_scratch.back().commit();
     bytes += thread_scratch.back().bytes() + static_cast<uint64_t>(needs.vocab) * 12;
   }
   row_pointers.resize(std::max(rows, logit_rows));

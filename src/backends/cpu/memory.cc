@@ -1,6 +1,7 @@
 // Aligned memory with an honest answer when there is none. Knows nothing of what lies in it.
 #include "backends/cpu/memory.h"
 
+#include <cstring>
 #include <new>
 #include <span>
 
@@ -25,6 +26,10 @@ Memory::Memory(uint64_t bytes, const char* what) {
   data_ = {static_cast<std::byte*>(data), FreeAligned{alignment}};
   bytes_ = bytes;
   if (padded >= kHugePage) os::prefer_huge_pages({data_.get(), padded});
+}
+
+void Memory::commit() {
+  if (bytes_ > 0) std::memset(data_.get(), 0, bytes_);
 }
 
 }  // namespace llorch::cpu

@@ -20,6 +20,9 @@ class Memory {
   // the machine has not got so much left.
   Memory(uint64_t bytes, const char* what);
 
+  // Writes zeros, so that the kernel gives all of it now: a promise is no memory.
+  void commit();
+
   std::byte* data() const { return data_.get(); }
   uint64_t bytes() const { return bytes_; }
   template <class T>
