@@ -379,6 +379,20 @@ TEST(Engine, TimesOutInTheQueueAndWhileDecoding) {
   EXPECT_EQ(test.engine.snapshot().blocks_used, 0);
 }
 
+TEST(Engine, AStepWithoutMemoryLosesItsYoungestAndIsTriedAgain) {
+  const ScopedEnvironment oom("LLORCH_FAKE_OOM_AT_STEP", "3");
+  TestEngine test({.max_batch = 2});
+  const auto a = test.submit(test_request("a", "a", 4));
+  const auto b = test.submit(test_request("b", "b", 4));
+  const auto c = test.submit(test_request("c", "c", 4));  // waits, so it is no part of the step
+  test.run_until_idle();
+  EXPECT_EQ(described(*a), "started(1) token(b) token(c) token(d) token(e) end(MAX_TOKENS,4)");
+  EXPECT_EQ(described(*b), "started(1) token(c) token(d) failed(VRAM_OOM,retriable)");
+  EXPECT_EQ(described(*c), "started(1) token(d) token(e) token(f) token(g) end(MAX_TOKENS,4)");
+  EXPECT_EQ(test.engine.snapshot().blocks_used, 0);
+  EXPECT_FALSE(test.engine.snapshot().failed);
+}
+
 TEST(Engine, ALostDeviceEndsAllStreams) {
   const ScopedEnvironment fail("LLORCH_FAKE_FAIL_AT_STEP", "3");
   TestEngine test({.max_batch = 1});

@@ -7,6 +7,7 @@
 //   LLORCH_FAKE_STEP_MS=n        every step takes n milliseconds
 //   LLORCH_FAKE_GATE=path        every step first reads one byte from this FIFO
 //   LLORCH_FAKE_FAIL_AT_STEP=n   collect() of step n throws Error{kDevice}
+//   LLORCH_FAKE_OOM_AT_STEP=n    submit() of step n throws std::bad_alloc
 //   LLORCH_FAKE_HANG_AT_STEP=n   collect() of step n never returns
 //   LLORCH_FAKE_FREE_BYTES=n     memory that is free for kv blocks
 #include <algorithm>
@@ -16,6 +17,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -70,6 +72,7 @@ File open_gate() {
 struct Knobs {
   uint64_t step_ms = number_from_environment("LLORCH_FAKE_STEP_MS", 0);
   uint64_t fail_at_step = number_from_environment("LLORCH_FAKE_FAIL_AT_STEP", 0);
+  uint64_t oom_at_step = number_from_environment("LLORCH_FAKE_OOM_AT_STEP", 0);
   uint64_t hang_at_step = number_from_environment("LLORCH_FAKE_HANG_AT_STEP", 0);
   uint64_t free_bytes = number_from_environment("LLORCH_FAKE_FREE_BYTES", 0);
   File gate = open_gate();
@@ -410,6 +413,7 @@ void Backend::submit(const Forward& f, const Batch& batch, std::span<const Sampl
     }
   }
   ++impl_->step_number;
+  if (impl_->step_number == impl_->knobs.oom_at_step) throw std::bad_alloc();
   impl_->results.clear();
   for (size_t i = 0; i < sampling.size(); ++i) {
     const auto row = static_cast<size_t>(batch.logit_rows[i]);
