@@ -38,13 +38,11 @@ class Bell {
 // Reads one stream to its terminal event; calls `each` after every event.
 Event read_to_end(Reader& stream, Bell& bell, const std::function<void()>& each) {
   for (;;) {
-    bell.wait();
     while (auto event = stream.next()) {
-      if (std::holds_alternative<EndEvent>(*event) || std::holds_alternative<FailedEvent>(*event)) {
-        return *event;
-      }
+      if (is_terminal(*event)) return *event;
       each();
     }
+    bell.wait();
   }
 }
 
@@ -141,6 +139,60 @@ TEST(EngineThreads, ServesManySubmittersAtOnce) {
   EXPECT_TRUE(engine->wait_drained(std::chrono::steady_clock::now() + std::chrono::minutes(1)));
   const EngineSnapshot s = engine->snapshot();
   EXPECT_EQ(s.running + s.waiting + s.blocks_used, 0);
+}
+
+// One client of many that ask for the same jobs, and leave or cancel as they like. Each reader sees
+// one stream, whole up to its end, whatever the others do.
+void repeat_many(Engine& engine, uint32_t seed, int jobs, Tally& tally) {
+  std::mt19937 random(seed);
+  for (int i = 0; i < jobs; ++i) {
+    const std::string id = std::to_string(i);
+    Request request = test_request(id, "once upon a time", 1 + i % 12);
+    request.ignore_eos = true;
+    request.fingerprint = "body";
+    request.resumable = i % 3 == 0;
+    const auto bell = std::make_shared<Bell>();
+    const std::shared_ptr<Reader> reader = engine.submit(request, [bell] { bell->ring(); });
+    auto countdown = static_cast<int>(random() % 24);
+    const auto how = static_cast<int>(random() % 8);
+    uint64_t events = 0;
+    const Event last = read_to_end(*reader, *bell, [&] {
+      EXPECT_EQ(reader->position(), ++events);
+      if (countdown-- != 0) return;
+      if (how == 0) reader->leave();
+      if (how == 1) engine.cancel(id);
+      if (how == 2) engine.expire();
+    });
+    EXPECT_FALSE(reader->next());
+    if (const auto* end = std::get_if<EndEvent>(&last)) {
+      EXPECT_EQ(end->tokens_out, request.max_tokens);
+      EXPECT_GE(events, 2u);
+      ++tally.ended;
+    } else {
+      EXPECT_STREQ(std::get<FailedEvent>(last).code, "CANCELLED");
+      ++tally.cancelled;
+    }
+  }
+}
+
+TEST(EngineThreads, RepeatsMeetEndsAndCancels) {
+  // Room for a few answers only, so that they give way while others replay them.
+  RunningEngine engine({.max_batch = 3, .step_tokens = 10, .retained_bytes = 16 * 1024});
+  Tally tally;
+  std::vector<std::thread> clients;
+  for (uint32_t seed = 0; seed < 6; ++seed) {
+    clients.emplace_back([&, seed] { repeat_many(*engine, seed, 200, tally); });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(tally.ended + tally.cancelled, 1200);
+  EXPECT_GT(tally.ended, 0);
+  EXPECT_GT(tally.cancelled, 0);
+  // Jobs that are resumable go on without readers, to their end.
+  engine->start_drain();
+  EXPECT_TRUE(engine->wait_drained(std::chrono::steady_clock::now() + std::chrono::minutes(1)));
+  const EngineSnapshot s = engine->snapshot();
+  EXPECT_EQ(s.running + s.waiting + s.blocks_used, 0);
+  EXPECT_LT(engine->metrics().tokens_in.value(), 1200u * 16);
 }
 
 TEST(EngineThreads, AnIdleEngineWakesForASubmitAndForStop) {

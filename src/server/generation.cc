@@ -52,7 +52,7 @@ Request request_of(SamplingFields& r, const ServerOptions& options) {
 }
 
 // The worker as a whole: the same for the same answers. FNV-1a.
-std::string fingerprint(const Service& service, const ServerOptions& options) {
+std::string system_fingerprint(const Service& service, const ServerOptions& options) {
   uint64_t hash = 14695981039346656037U;
   const std::string text = options.backend + '\n' + options.model_name + '\n' +
                            service.architecture + '\n' + std::to_string(service.weight_bytes);
@@ -179,7 +179,7 @@ std::variant<Generation, Reply> openai_generation(const Service& service,
   CompletionFacts facts{.chat = chat,
                         .id = new_id(chat ? "chatcmpl-" : "cmpl-"),
                         .model = options.model_name,
-                        .fingerprint = fingerprint(service, options),
+                        .fingerprint = system_fingerprint(service, options),
                         .created = unix_seconds(),
                         .echo = {},
                         .logprobs = wanted.logprobs.has_value(),

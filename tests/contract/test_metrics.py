@@ -204,6 +204,10 @@ def test_every_ended_request_is_counted_once(binary, model, job):
         assert stopped[-1][1]["stop_reason"] == "STOP_SEQUENCE"
         for done in [events, [e for _, e in stopped]]:
             tally.add(done)
+        # A repeat is no request of the engine's.
+        body = job(logprobs=0, temperature=0)
+        tally.add([e for _, e in worker.execute(body)])
+        worker.execute(body)
         # The fake model's next token is the last one's neighbour.
         usage = completion(worker, prompt=[EOS - 1], max_tokens=5)["usage"]
         assert usage["completion_tokens"] == 0
@@ -212,11 +216,11 @@ def test_every_ended_request_is_counted_once(binary, model, job):
         tally.ended.append((1, 0))
         families = scrape(worker)
     tally.check(families)
-    assert outcomes(families) == {**dict.fromkeys(OUTCOMES, 0), "max_tokens": 4, "stop_sequence": 1,
+    assert outcomes(families) == {**dict.fromkeys(OUTCOMES, 0), "max_tokens": 5, "stop_sequence": 1,
                                   "eos": 1}
     success = families["vllm:request_success_total"]
     assert [success.value(finished_reason=r) for r in ["stop", "length", "abort", "error"]] == [
-        2, 4, 0, 0]
+        2, 5, 0, 0]
 
 
 def test_what_the_prefix_cache_found_is_counted(binary, model, job):
