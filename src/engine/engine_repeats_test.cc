@@ -154,15 +154,46 @@ TEST(Repeats, ACancelledJobsIdIsFreeAtOnce) {
 
 TEST(Repeats, AnAnswerIsKeptForTheRetention) {
   TestEngine test({.result_retention = seconds(300)});
-  const auto first = test.submit(job("a", 3));
+  const auto first = test.submit(job("a", 3)), other = test.submit(job("b", 3));
   test.run_until_idle();
   test.clock.advance(milliseconds(299'999));
   EXPECT_EQ(described(*test.submit(job("a", 3))), kThree);
   EXPECT_TRUE(test.engine.cancel("a"));
   EXPECT_EQ(described(*test.submit(job("a", 3))), kThree);  // the late cancel changed nothing
   test.clock.advance(milliseconds(1));
-  EXPECT_FALSE(test.engine.cancel("a"));
   EXPECT_TRUE(test.submit(job("a", 3))->first());
+  EXPECT_FALSE(test.engine.cancel("b"));
+}
+
+TEST(Repeats, AnAnswerThatHasGivenWayIsGone) {
+  TestEngine test({.context = 2000});
+  const auto first = test.submit(job("a", 3));
+  test.run_until_idle();
+  Request longer = job("a", 1000, "another");
+  longer.ignore_eos = true;
+  const auto second = test.submit(longer);
+  test.engine.step();
+  test.clock.advance(seconds(300));
+  test.engine.expire();
+  EXPECT_FALSE(test.submit(longer)->first());
+  test.clock.advance(seconds(300));
+  test.run_until_idle();
+  EXPECT_FALSE(test.submit(longer)->first());
+}
+
+// The engine has the last token already, so there is nothing left to cancel.
+TEST(Repeats, WhoLeavesWithTheLastTokenCancelsNothing) {
+  TestEngine test;
+  std::shared_ptr<Reader> reader;
+  reader = test.engine.submit(job("a", 1), [&] {
+    while (const auto event = reader ? reader->next() : nullptr) {
+      if (std::holds_alternative<TokenEvent>(*event)) reader.reset();
+    }
+  });
+  test.run_until_idle();
+  EXPECT_FALSE(reader);
+  EXPECT_EQ(described(*test.submit(job("a", 1))), "started(1) token(b) end(MAX_TOKENS,1)");
+  EXPECT_EQ(generations(test), 1u);
 }
 
 TEST(Repeats, NothingIsKeptWithoutRetention) {

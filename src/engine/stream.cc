@@ -153,7 +153,6 @@ Reader::~Reader() {
   const std::lock_guard lock(stream_->mutex_);
   stream_->close(*this, nullptr, CancelCause::kDisconnected);
   std::erase(stream_->readers_, this);
-  stream_->drop_what_all_have_read();
 }
 
 std::shared_ptr<const Event> Reader::next() {
