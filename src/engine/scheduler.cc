@@ -95,11 +95,14 @@ void Scheduler::hold_or_preempt(Sequence& sequence) {
   }
 }
 
-// If the head of the line is next and would have room but for those behind it in order, they go.
+// If the head of the line is next and would have room but for those of lower priority, they go. One
+// of its own priority keeps what it has: its reader should not see it stand still.
 void Scheduler::make_way() {
   if (waiting_.empty()) return;
   Sequence* head = waiting_.front();
-  const auto ahead = std::upper_bound(running_.begin(), running_.end(), head, before);
+  const auto ahead = std::find_if(running_.begin(), running_.end(), [&](const Sequence* s) {
+    return s->request.priority < head->request.priority;
+  });
   if (ahead == running_.end()) return;
   if (std::any_of(running_.begin(), ahead, [](auto* s) { return s->missing() > 1; })) return;
   const auto least = static_cast<size_t>(ahead - running_.begin());

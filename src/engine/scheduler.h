@@ -3,9 +3,8 @@
 //
 // One order rules everywhere: the higher priority goes first, then who came first, and whoever was
 // preempted keeps its place. What holds:
-// - The foremost sequence of all is part of every step, unless its rope has just outgrown its k, v.
-// - Who is next to be computed lacks no blocks and no place in the batch that someone behind it in
-//   order holds.
+// - Nobody waits for what one of lower priority holds.
+// - The foremost that runs is part of every step, unless its rope has just outgrown its k, v.
 // - A prompt may be overtaken by shorter ones of its priority, but they leave the head of the line
 //   its blocks and its place, and the foremost prompt has half of each step's prefill: it takes at
 //   most twice the steps that it would take without them.

@@ -170,6 +170,14 @@ TEST(Scheduler, PutsTheLowestPriorityBackForAHigherOne) {
   EXPECT_EQ(bench.scheduler.preemptions(), 1u);
   bench.add(3, 9, 0);  // behind all who run
   EXPECT_EQ(bench.step(), (Slices{{high, 1}, {a, 1}, {young, 1}}));
+  // Nobody gives its place to one of its own priority.
+  Bench equal(200, 16, {.max_batch = 3, .step_tokens = 8});
+  for (int i = 0; i < 3; ++i) equal.add(20, 30);
+  a = equal.add(2, 30);  // overtakes the second and the third
+  for (int i = 0; i < 12; ++i) equal.step();
+  EXPECT_EQ(output_tokens(*a), 12);
+  EXPECT_EQ(equal.scheduler.waiting(), 1);
+  EXPECT_EQ(equal.scheduler.preemptions(), 0u);
   // Blocks alike, and nobody goes when that would not make enough room.
   Bench tight(6, 4, {.max_batch = 8, .step_tokens = 30});
   a = tight.add(8, 3, 2);
@@ -342,8 +350,15 @@ void check_order(const Bench& bench, const Load& load, const std::vector<Sequenc
     return std::any_of(slices.begin(), slices.end(), [&](auto& x) { return x.first == s; });
   };
   const auto waits = [&](const Sequence* s) { return held(*s) == 0 && !sliced(s); };
-  if (!open.empty() && load.recompute_above == 0) {
-    ASSERT_TRUE(sliced(open.front())) << "the foremost is left out";
+  // The foremost goes on; it waits for nobody but those of its priority that run already.
+  if (!open.empty() && load.recompute_above == 0 && !sliced(open.front())) {
+    ASSERT_EQ(had.front(), 0);
+    for (const auto& slice : slices) {
+      ASSERT_EQ(slice.first->request.priority, open.front()->request.priority);
+      ASSERT_GT(
+          had[static_cast<size_t>(std::find(open.begin(), open.end(), slice.first) - open.begin())],
+          0);
+    }
   }
   // The head of the line, when somebody else was let in.
   size_t at = 0;

@@ -41,11 +41,15 @@ class Faults {
              (low ? range.least_text : range.most_text) + " (got " + got + ")",
          got});
   }
-  void at_most(const char* field, uint32_t value, uint32_t least, uint32_t most) {
-    if (value <= most) return;
-    const std::string got = std::to_string(value), limit = std::to_string(most);
-    add({field, "range(" + std::to_string(least) + "..=" + limit + ")",
-         std::string(field) + " must be at most " + limit + " (got " + got + ")", got});
+  void integer(const char* field, int64_t value, int64_t least, int64_t most) {
+    if (value >= least && value <= most) return;
+    const std::string got = std::to_string(value), low = std::to_string(least),
+                      high = std::to_string(most);
+    add({field, "range(" + low + "..=" + high + ")",
+         std::string(field) +
+             (value < least ? " must be at least " + low : " must be at most " + high) + " (got " +
+             got + ")",
+         got});
   }
   const std::vector<FieldError>& all() const { return errors_; }
 
@@ -87,27 +91,25 @@ void check_stop(const std::vector<std::string>& stop, Faults& faults) {
   }
 }
 
-Faults check_values(const ExecuteRequest& r, std::optional<float> keepalive_s) {
+Faults check_values(const ExecuteRequest& r, std::optional<float> keepalive_s, int64_t priority) {
   Faults faults;
   if (r.job_id.empty()) faults.add({"job_id", "non_empty", "job_id must not be empty", ""});
   check_prompt(r.prompt, faults);
   if (r.max_tokens < 1) {
     faults.add({"max_tokens", "range(1..=2048)", "max_tokens must be at least 1",
                 std::to_string(r.max_tokens)});
+  } else {
+    faults.integer("max_tokens", r.max_tokens, 1, kMaxTokens);
   }
-  faults.at_most("max_tokens", r.max_tokens, 1, kMaxTokens);
   faults.range("temperature", r.temperature, kZeroToTwo);
   faults.range("top_p", r.top_p, kZeroToOne);
   faults.range("repetition_penalty", r.repetition_penalty, kZeroToTwo);
   check_stop(r.stop, faults);
   faults.range("min_p", r.min_p, kZeroToOne);
-  if (r.logprobs) faults.at_most("logprobs", *r.logprobs, 0, kMaxLogprobs);
+  if (r.logprobs) faults.integer("logprobs", *r.logprobs, 0, kMaxLogprobs);
   if (keepalive_s) faults.range("keepalive_s", *keepalive_s, kKeepalive);
+  faults.integer("priority", priority, kLeastPriority, kMostPriority);
   return faults;
-}
-
-void refuse_what_is_not_there_yet(const Fields& fields) {
-  if (fields.i64("priority", 0) != 0) fields.wrong("priority", "is not supported yet");
 }
 
 }  // namespace
@@ -135,10 +137,11 @@ std::variant<ExecuteRequest, Reply> parse_execute(std::string_view body) try {
   r.ignore_eos = fields.boolean("ignore_eos", false);
   r.stream_resume = fields.boolean("stream_resume", false);
   const std::optional<float> keepalive_s = fields.f32_or_null("keepalive_s");
-  refuse_what_is_not_there_yet(fields);
+  const int64_t priority = fields.i64("priority", 0);
 
-  const Faults faults = check_values(r, keepalive_s);
+  const Faults faults = check_values(r, keepalive_s, priority);
   if (!faults.all().empty()) return refuse(faults.all());
+  r.priority = static_cast<int32_t>(priority);
   if (keepalive_s) r.keepalive = std::chrono::milliseconds(std::lround(*keepalive_s * 1000));
   return r;
 } catch (const BadJson& bad) {
@@ -160,6 +163,7 @@ std::string fingerprint_of(const ExecuteRequest& r) {
   add_optional(r.logprobs);
   add(std::to_string(r.max_tokens));
   add(std::to_string(r.top_k));
+  add(std::to_string(r.priority));
   add(std::to_string(r.keepalive.count()));
   add(r.ignore_eos ? "ignore_eos" : "eos");
   add(r.stream_resume ? "resume" : "once");

@@ -4,8 +4,7 @@
 // First the types: a body that is no JSON is INVALID_JSON; the first field (in the table's order)
 // that is missing or of the wrong type, integers out of their type's range included, is
 // INVALID_FIELD and named. Then the values: all faults together. Unknown keys are ignored; of a key
-// that comes twice the last one counts. Fields whose feature this worker has not got are
-// INVALID_FIELD, never ignored.
+// that comes twice the last one counts.
 #pragma once
 
 #include <chrono>

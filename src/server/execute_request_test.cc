@@ -174,7 +174,7 @@ TEST(ExecuteRequest, CountsThePromptInUnicodeScalars) {
 
 TEST(ExecuteRequest, CollectsAllFaultsInTheTablesOrder) {
   const Reply reply = refused(
-      R"({"min_p":2,"stop":["","","","",""],"repetition_penalty":9,"top_k":1,"top_p":2,"seed":1,"temperature":3,"max_tokens":0,"prompt":"","job_id":""})");
+      R"({"priority":-200,"min_p":2,"stop":["","","","",""],"repetition_penalty":9,"top_k":1,"top_p":2,"seed":1,"temperature":3,"max_tokens":0,"prompt":"","job_id":""})");
   std::string fields;
   for (size_t at = 0; (at = reply.body.find("\"field\":\"", at)) != std::string::npos; ++at) {
     fields += reply.body.substr(at + 9, reply.body.find('"', at + 9) - at - 9) + " ";
@@ -182,7 +182,7 @@ TEST(ExecuteRequest, CollectsAllFaultsInTheTablesOrder) {
   EXPECT_EQ(reply.status, 400);
   EXPECT_EQ(fields,
             "job_id prompt max_tokens temperature top_p repetition_penalty stop stop[0] stop[1] "
-            "stop[2] stop[3] stop[4] min_p ");
+            "stop[2] stop[3] stop[4] min_p priority ");
 }
 
 TEST(ExecuteRequest, PrintsFloatsShortestAndWithoutExponent) {
@@ -241,7 +241,11 @@ TEST(ExecuteRequest, NamesAFieldOfTheWrongType) {
   expect_wrong_type(R"("stop":["a",1])", "`stop[1]` must be a string");
   expect_wrong_type(R"("logprobs":true)", "`logprobs` must be an integer from 0 to 4294967295");
   expect_wrong_type(R"("ignore_eos":0)", "`ignore_eos` must be true or false");
+  expect_wrong_type(R"("stream_resume":1)", "`stream_resume` must be true or false");
   expect_wrong_type(R"("keepalive_s":"1")", "`keepalive_s` must be a number");
+  for (const char* value : {"1.5", "\"1\"", "true", "null", "9223372036854775808"}) {
+    expect_wrong_type(std::string("\"priority\":") + value, "`priority` must be an integer");
+  }
   EXPECT_EQ(
       refused("[]").body,
       R"({"code":"INVALID_FIELD","message":"the body must be a JSON object","retriable":false})");
@@ -275,18 +279,14 @@ TEST(ExecuteRequest, AFingerprintTellsBodiesApartByWhatTheyAsk) {
                                            R"("stop":["a b"])",
                                            R"("stop":["a\" \"b"])",
                                            R"("ignore_eos":true)",
+                                           R"("priority":1)",
+                                           R"("priority":-1)",
                                            R"("keepalive_s":1)",
                                            R"("keepalive_s":0.5)",
                                            R"("stream_resume":true)"};
   for (const std::string& other : others) {
     EXPECT_TRUE(all.insert(fingerprint(body(other))).second) << other;
   }
-}
-
-TEST(ExecuteRequest, RefusesWhatIsNotThereYetByName) {
-  expect_wrong_type(R"("priority":1)", "`priority` is not supported yet");
-  expect_wrong_type(R"("priority":1.5)", "`priority` must be an integer");
-  accepted(body(R"("priority":0)"));
 }
 
 TEST(ExecuteRequest, RefusesWhatIsNoJson) {

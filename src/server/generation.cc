@@ -47,6 +47,7 @@ Request request_of(SamplingFields& r, const ServerOptions& options) {
   s.top_logprobs = r.logprobs ? static_cast<int32_t>(*r.logprobs) : -1;
   request.stop = std::move(r.stop);
   request.ignore_eos = r.ignore_eos;
+  request.priority = r.priority;
   request.timeout = options.request_timeout;
   return request;
 }

@@ -77,7 +77,8 @@ constexpr std::string_view kCommonFields[] = {"model",
                                               "min_p",
                                               "top_k",
                                               "repetition_penalty",
-                                              "ignore_eos"};
+                                              "ignore_eos",
+                                              "priority"};
 constexpr std::string_view kCompletionFields[] = {"prompt", "echo"};
 constexpr std::string_view kChatFields[] = {
     "messages",           "max_completion_tokens", "top_logprobs",         "safety_identifier",
@@ -121,12 +122,17 @@ class OpenAiFields {
     check(name, "decimal", value >= 0, value <= most, "0", plain_number(most), plain_number(value));
     return value;
   }
-  std::optional<uint32_t> integer(const char* name, int64_t least, int64_t most) const {
+  std::optional<int64_t> integer(const char* name, int64_t least, int64_t most) const {
     if (!fields_.find(name)) return std::nullopt;
     const int64_t value = fields_.i64(name, 0);
     check(name, "integer", value >= least, value <= most, std::to_string(least),
           std::to_string(most), std::to_string(value));
-    return static_cast<uint32_t>(value);
+    return value;
+  }
+  // `most` is below 2^32.
+  std::optional<uint32_t> u32(const char* name, int64_t least, int64_t most) const {
+    const std::optional<int64_t> value = integer(name, least, most);
+    return value ? std::optional(static_cast<uint32_t>(*value)) : std::nullopt;
   }
   std::optional<uint64_t> seed() const {
     const Json* value = fields_.find("seed");
@@ -183,11 +189,13 @@ void parse_common(const OpenAiFields& fields, OpenAiRequest& r) {
   r.top_p = fields.decimal("top_p", 1, 1);
   r.min_p = fields.decimal("min_p", 0, 1);
   r.repetition_penalty = fields.decimal("repetition_penalty", 1, 2);
-  r.top_k = fields.integer("top_k", 0, kMaxU32).value_or(0);
+  r.top_k = fields.u32("top_k", 0, kMaxU32).value_or(0);
   r.seed = fields.seed();
-  r.max_tokens = fields.integer("max_tokens", 1, kMaxU32);
+  r.max_tokens = fields.u32("max_tokens", 1, kMaxU32);
   r.stop = fields.stop();
   r.ignore_eos = fields->boolean("ignore_eos", false);
+  r.priority =
+      static_cast<int32_t>(fields.integer("priority", kLeastPriority, kMostPriority).value_or(0));
   for (const std::string_view label : kLabels) fields->string(label.data(), "");
   r.stream = fields->boolean("stream", false);
   const Json* options = fields->find("stream_options");
@@ -320,7 +328,7 @@ std::string parse_messages(const Fields& fields) {
 }
 
 void parse_chat_logprobs(const OpenAiFields& fields, OpenAiRequest& r) {
-  const std::optional<uint32_t> top = fields.integer("top_logprobs", 0, 20);
+  const std::optional<uint32_t> top = fields.u32("top_logprobs", 0, 20);
   if (fields->boolean("logprobs", false)) {
     r.logprobs = top.value_or(0);
   } else if (top) {
@@ -332,7 +340,7 @@ void parse_chat_logprobs(const OpenAiFields& fields, OpenAiRequest& r) {
 
 // Of the two names of the same limit.
 void parse_max_completion_tokens(const OpenAiFields& fields, OpenAiRequest& r) {
-  const std::optional<uint32_t> most = fields.integer("max_completion_tokens", 1, kMaxU32);
+  const std::optional<uint32_t> most = fields.u32("max_completion_tokens", 1, kMaxU32);
   if (!most) return;
   if (r.max_tokens) {
     throw invalid("max_tokens",
@@ -374,7 +382,7 @@ std::variant<OpenAiRequest, OpenAiError> parse_completion(std::string_view body)
   return parsed(body, kKnown, [](const OpenAiFields& fields, OpenAiRequest& r) {
     parse_common(fields, r);
     r.prompt = one_prompt(fields->required("prompt"), "prompt");
-    r.logprobs = fields.integer("logprobs", 0, 5);
+    r.logprobs = fields.u32("logprobs", 0, 5);
     r.echo = fields->boolean("echo", false);
     refuse_what_is_not_there(*fields, kNotInCompletions);
     if (r.echo && r.logprobs) throw unsupported("echo", "with 'logprobs' is not supported yet");

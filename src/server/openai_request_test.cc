@@ -50,6 +50,7 @@ TEST(OpenAiRequest, HasTheDocumentedDefaults) {
     EXPECT_EQ(r.top_p, 1);
     EXPECT_EQ(r.min_p, 0);
     EXPECT_EQ(r.top_k, 0U);
+    EXPECT_EQ(r.priority, 0);
     EXPECT_EQ(r.repetition_penalty, 1);
     EXPECT_FALSE(r.seed || r.max_tokens || r.logprobs);
     EXPECT_FALSE(r.stream || r.include_usage || r.echo || r.ignore_eos);
@@ -64,13 +65,14 @@ TEST(OpenAiRequest, ReadsEveryField) {
       chat(kUser, R"(,"max_completion_tokens":5,"temperature":0.5,"top_p":0.25,"seed":-1,"top_k":7,
                      "min_p":0.125,"repetition_penalty":1.5,"stop":"x","logprobs":true,
                      "top_logprobs":3,"stream":true,"stream_options":{"include_usage":true},
-                     "ignore_eos":true,"add_generation_prompt":false,
+                     "ignore_eos":true,"priority":-7,"add_generation_prompt":false,
                      "chat_template_kwargs":{"b":1,"a":2})"));
   EXPECT_EQ(r.max_tokens, 5U);
   EXPECT_EQ(r.temperature, 0.5F);
   EXPECT_EQ(r.top_p, 0.25F);
   EXPECT_EQ(r.seed, 18446744073709551615U);
   EXPECT_EQ(r.top_k, 7U);
+  EXPECT_EQ(r.priority, -7);
   EXPECT_EQ(r.min_p, 0.125F);
   EXPECT_EQ(r.repetition_penalty, 1.5F);
   EXPECT_EQ(r.stop, std::vector<std::string>{"x"});

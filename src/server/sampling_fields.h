@@ -1,4 +1,4 @@
-// How tokens are drawn and when they end, as all paths that generate ask for it.
+// How tokens are drawn, when they end and who goes first, as all paths that generate ask for it.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,8 @@
 #include <vector>
 
 namespace llorch {
+
+inline constexpr int32_t kLeastPriority = -100, kMostPriority = 100;
 
 struct SamplingFields {
   float temperature = 1;
@@ -18,6 +20,7 @@ struct SamplingFields {
   std::optional<uint32_t> logprobs;  // none: not wanted
   std::vector<std::string> stop;
   bool ignore_eos = false;
+  int32_t priority = 0;
 };
 
 }  // namespace llorch

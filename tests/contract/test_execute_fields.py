@@ -46,6 +46,8 @@ FAULTS = [
     ({"min_p": -0.25}, number("min_p", "range(0.0..=1.0)", "at least 0.0", "-0.25")),
     ({"min_p": 1.5}, number("min_p", "range(0.0..=1.0)", "at most 1.0", "1.5")),
     ({"logprobs": 21}, number("logprobs", "range(0..=20)", "at most 20", "21")),
+    ({"priority": 101}, number("priority", "range(-100..=100)", "at most 100", "101")),
+    ({"priority": -101}, number("priority", "range(-100..=100)", "at least -100", "-101")),
 ]
 
 
@@ -58,13 +60,13 @@ def test_a_broken_rule_is_named_to_the_byte(worker, job, fields, fault):
 
 
 def test_all_faults_come_together_in_the_tables_order(worker):
-    body = {"min_p": 9, "stop": ["", LONG, "a", "b", ""], "repetition_penalty": 9, "top_p": 9,
-            "temperature": 9, "max_tokens": 0, "prompt": "", "job_id": ""}
+    body = {"priority": 900, "min_p": 9, "stop": ["", LONG, "a", "b", ""],
+            "repetition_penalty": 9, "top_p": 9, "temperature": 9, "max_tokens": 0, "prompt": "", "job_id": ""}
     answer = worker.request("POST", "/execute", body)
     assert answer.status == 400
     assert [e["field"] for e in answer.json()["errors"]] == [
         "job_id", "prompt", "max_tokens", "temperature", "top_p", "repetition_penalty", "stop",
-        "stop[0]", "stop[1]", "stop[4]", "min_p"]
+        "stop[0]", "stop[1]", "stop[4]", "min_p", "priority"]
 
 
 @pytest.mark.parametrize("fields", [
@@ -73,7 +75,8 @@ def test_all_faults_come_together_in_the_tables_order(worker):
     {"top_k": 2**32 - 1}, {"repetition_penalty": 0.0}, {"repetition_penalty": 2}, {"stop": []},
     {"stop": ["\u0001" * 100, "a" * 100, "é" * 50, "z"]}, {"min_p": 0}, {"min_p": 1.0},
     {"logprobs": 0}, {"logprobs": 20}, {"ignore_eos": False}, {"keepalive_s": 3600},
-    {"stream_resume": False}, {"stream_resume": True}, {"priority": 0}, {"unknown": {"deep": [1, {"max_tokens": 0}]}},
+    {"stream_resume": False}, {"stream_resume": True}, {"priority": -100},
+    {"priority": 100}, {"unknown": {"deep": [1, {"max_tokens": 0}]}},
 ], ids=lambda x: json.dumps(x)[:50])
 def test_both_ends_of_every_range_are_accepted(worker, job, fields):
     events = [e for _, e in worker.execute(job(**fields))]
@@ -110,8 +113,7 @@ WRONG_TYPES = [
     ("stop", "`stop[1]` must be a string", ["a", 1]),
     ("ignore_eos", "`ignore_eos` must be true or false", 1),
     ("stream_resume", "`stream_resume` must be true or false", 1),
-    ("priority", "`priority` is not supported yet", 1),
-    ("priority", "`priority` is not supported yet", -100),
+    *[("priority", "`priority` must be an integer", value) for value in (1.5, "1", True)],
 ]
 
 
