@@ -1,5 +1,5 @@
 // Health and metrics take no lock at all, so nobody who holds one can keep them waiting: neither a
-// step that hangs nor a thread that stops in the middle of a submit.
+// step that hangs nor a thread that stops in the middle of a submit. A step takes few.
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 #include <pthread.h>
@@ -140,6 +140,30 @@ TEST_F(LockFree, WhileAStepHangs) {
   EXPECT_NE(get("/health").find(R"("reason":"stalled")"), std::string::npos);
   goes_on_.count_down();
   stepper.join();
+}
+
+// What a decoding step of so many streams takes, each with a reader that waits for its events.
+int locks_of_a_step(int streams) {
+  TestEngine test({.max_batch = streams});
+  std::vector<std::shared_ptr<Reader>> readers;
+  for (int i = 0; i < streams; ++i) {
+    readers.push_back(test.engine.submit(test_request(std::to_string(i), "ab", 9), [] {}));
+  }
+  test.engine.step();
+  for (const auto& reader : readers) all_events(*reader);
+  const int before = locks_taken;
+  test.engine.step();
+  const int taken = locks_taken - before;
+  for (const auto& reader : readers) EXPECT_EQ(described(*reader), "token(d)");
+  return taken;
+}
+
+// For a stream: to push the event, to take the one reader that is to be woken, and to see that
+// there is no other.
+TEST(Locks, AStepTakesThreeForAStream) {
+  const int alone = locks_of_a_step(1);
+  EXPECT_LE(locks_of_a_step(16) - alone, 15 * 3);
+  EXPECT_LE(alone, 3 + 3);
 }
 
 }  // namespace
