@@ -1,6 +1,7 @@
 // The one exception type, its codes, and what each code means to a shell. Knows nothing of HTTP.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -41,6 +42,17 @@ class OutOfMemory : public Error {
 
  private:
   uint64_t needed_bytes_, free_bytes_;
+};
+
+// kOverloaded, with the time after which another try may do better.
+class Overloaded : public Error {
+ public:
+  Overloaded(const std::string& text, std::chrono::milliseconds retry_after)
+      : Error(ErrorCode::kOverloaded, text), retry_after_(retry_after) {}
+  std::chrono::milliseconds retry_after() const { return retry_after_; }
+
+ private:
+  std::chrono::milliseconds retry_after_;
 };
 
 // Exit status of a worker that fails to start with `code` (contract, section 2).

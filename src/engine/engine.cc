@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/memory_reserve.h"
 #include "engine/batch.h"
+#include "engine/forecast.h"
 #include "engine/intake.h"
 #include "engine/kv_blocks.h"
 #include "engine/kv_sizing.h"
@@ -105,6 +106,14 @@ JobSummary summary(const Sequence& sequence, const Event& terminal, TimePoint no
           .readers = sequence.output->stream().readers_so_far()};
 }
 
+FailedEvent timed_out(const Sequence& sequence) {
+  if (sequence.deadline == sequence.request.deadline) {
+    return {"TIMEOUT", "not finished by its deadline", true};
+  }
+  const auto ms = sequence.request.timeout.count();
+  return {"TIMEOUT", "not finished within " + std::to_string(ms) + " ms", true};
+}
+
 // The outcome of one request's own text and events: what goes wrong there ends that request alone.
 template <class Tell>
 std::optional<Event> told(Tell tell) {
@@ -134,6 +143,7 @@ struct Engine::Impl {
         cost(kv_spec.groups, options.bounds),
         scheduler({options.max_batch, options.step_tokens, model.recompute_above()}, blocks, cost),
         metrics(std::in_place, options.context),
+        forecast(options.max_batch),
         board(options.max_batch),
         watch(options.now, options.stall_timeout),
         intake(static_cast<size_t>(options.max_batch) + static_cast<size_t>(options.max_queue),
@@ -153,6 +163,8 @@ struct Engine::Impl {
   void finish(Sequence* sequence, Event terminal);
   void end_all(const FailedEvent& terminal);
   void publish(int left = 0);
+  void publish_forecast();
+  std::optional<Forecast::Times> forecast_of(const Sequence& sequence) const;
 
   // Fixed once made.
   Backend& backend;
@@ -175,6 +187,7 @@ struct Engine::Impl {
   // Shared with all threads.
   std::optional<EngineMetrics> metrics;  // made anew after the warm-up
   OpenRequests requests;
+  Forecast forecast;
   StepBoard board;
   StallWatch watch;
   Intake intake;
@@ -190,6 +203,7 @@ bool Engine::Impl::step() {
   intake.take(open);
   for (size_t i = known; i < open.size(); ++i) scheduler.add(open[i].get());
   end_cancelled();
+  publish_forecast();
   if (open.empty()) return false;
   compute(scheduler.schedule());
   publish();
@@ -298,9 +312,7 @@ void Engine::Impl::end_cancelled() {
     if (cause != CancelCause::kNone) {
       finish(&sequence, cancelled(cause));
     } else if (sequence.deadline && now >= *sequence.deadline) {
-      const auto ms = sequence.request.timeout.count();
-      finish(&sequence,
-             FailedEvent{"TIMEOUT", "not finished within " + std::to_string(ms) + " ms", true});
+      finish(&sequence, timed_out(sequence));
     } else {
       ++i;
     }
@@ -347,6 +359,27 @@ void Engine::Impl::publish(int left) {
   preemptions = scheduler.preemptions();
   prefix_query_tokens = blocks.query_tokens();
   prefix_hit_tokens = blocks.hit_tokens();
+}
+
+void Engine::Impl::publish_forecast() {
+  OpenWork work{.requests = static_cast<int32_t>(open.size())};
+  StepLoad rows;
+  for (const auto& sequence : open) {
+    work.prompts += sequence->missing() > 1;
+    work.prompt_tokens += std::max(0, sequence->to_compute() - 1);
+    work.output_tokens += sequence->limit() - sequence->known();
+    rows = cost.with_decode(rows, (sequence->known() + sequence->limit()) / 2);
+  }
+  work.decode_reads = rows.decode_reads;
+  forecast.publish(cost, work);
+}
+
+// Any thread: of StepCost it uses what never changes.
+std::optional<Forecast::Times> Engine::Impl::forecast_of(const Sequence& sequence) const {
+  const StepLoad own = cost.with_decode({}, (sequence.known() + sequence.limit()) / 2);
+  const OpenRequests::Figures now = requests.read();
+  return forecast.of(sequence.prompt_tokens, sequence.request.max_tokens, own,
+                     now.running + now.waiting);
 }
 
 Engine::Engine(Backend& backend, const Model& model, const Tokenizer& tokenizer,
@@ -428,7 +461,11 @@ std::shared_ptr<Reader> Engine::submit(Request request, std::function<void()> wa
   auto sequence = std::make_unique<Sequence>(std::move(request));
   const TimePoint now = engine.options.now();
   sequence->times.arrived = now;
-  if (sequence->request.timeout.count() > 0) sequence->deadline = now + sequence->request.timeout;
+  sequence->deadline = sequence->request.deadline;
+  if (sequence->request.timeout.count() > 0) {
+    const TimePoint end = now + sequence->request.timeout;
+    sequence->deadline = sequence->deadline ? std::min(*sequence->deadline, end) : end;
+  }
   // Now, so that no step has to: as long as the table of all its tokens.
   sequence->kv.resize(engine.kv_spec.groups.size());
   for (BlockTable& table : sequence->kv) {
@@ -436,7 +473,8 @@ std::shared_ptr<Reader> Engine::submit(Request request, std::function<void()> wa
   }
   sequence->output.emplace(sequence->request, sequence->prompt_tokens, engine.tokenizer,
                            engine.options.eos_ids, stream);
-  return impl_->intake.submit(std::move(sequence), stream, std::move(wake), now);
+  const auto forecast = engine.forecast_of(*sequence);
+  return impl_->intake.submit(std::move(sequence), stream, std::move(wake), now, forecast);
 }
 
 bool Engine::cancel(const std::string& job_id) {

@@ -4,8 +4,11 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "engine/engine.h"
 #include "engine/test_engine.h"
 
@@ -37,13 +40,7 @@ class TimedEngine {
     return computed() - before;
   }
 
-  std::unique_ptr<Engine> engine;
-
- private:
-  milliseconds computed() const {
-    const EngineMetrics& m = engine->metrics();
-    return static_cast<int>(m.steps.value()) * kStep + static_cast<int>(m.step_tokens.sum()) * kRow;
-  }
+  void add(milliseconds time) { time_ += time; }
   steady_clock::time_point now() {
     if (engine) {
       const milliseconds figure = computed();
@@ -54,13 +51,22 @@ class TimedEngine {
     return steady_clock::time_point(time_);
   }
 
+  std::unique_ptr<Engine> engine;
+
+ private:
+  milliseconds computed() const {
+    const EngineMetrics& m = engine->metrics();
+    return static_cast<int>(m.steps.value()) * kStep + static_cast<int>(m.step_tokens.sum()) * kRow;
+  }
+
   TestModel model_;
   milliseconds last_{0}, time_{1'000'000};
 };
 
+// Jobs whose ids begin otherwise share no beginning.
 Request prompt_of(std::string job_id, int tokens, int32_t max_tokens) {
-  Request request =
-      test_request(std::move(job_id), std::string(static_cast<size_t>(tokens), 'a'), max_tokens);
+  const std::string text(static_cast<size_t>(tokens), job_id[0]);
+  Request request = test_request(std::move(job_id), text, max_tokens);
   request.ignore_eos = true;
   return request;
 }
@@ -98,6 +104,101 @@ TEST(EngineTime, AShortPromptIsNotBehindALongOne) {
   while (!has_token(*shorter)) {
     test.step();
     ASSERT_LT(++steps, 4);
+  }
+}
+
+// Who else is there when the subject comes, and how many run at once.
+struct Load {
+  const char* name;
+  int others, prompt, output, max_batch;
+};
+constexpr Load kLoads[] = {{"alone", 0, 0, 0, 32},
+                           {"beside 8", 8, 20, 400, 32},
+                           {"beside a long prompt", 1, 3000, 10, 32},
+                           {"behind one", 1, 50, 100, 1},
+                           {"behind six", 6, 50, 60, 2}};
+
+struct LoadedEngine : TimedEngine {
+  explicit LoadedEngine(const Load& load) : TimedEngine(8192, {.max_batch = load.max_batch}) {
+    // What the machine does has been seen.
+    const auto before = submit(prompt_of("before", 300, 40));
+    while (engine->step()) {
+    }
+    for (int i = 0; i < load.others; ++i) {
+      others.push_back(
+          submit(prompt_of(char('c' + i) + std::string("ther"), load.prompt, load.output)));
+      step();
+    }
+  }
+  std::vector<std::shared_ptr<Reader>> others;
+};
+
+// How long the subject takes.
+milliseconds time_taken(const Load& load, int prompt, int output) {
+  LoadedEngine test(load);
+  const auto begin = test.now();
+  const auto subject = test.submit(prompt_of("subject", prompt, output));
+  while (!subject->at_end()) {
+    test.step();
+    described(*subject);
+  }
+  return std::chrono::duration_cast<milliseconds>(test.now() - begin);
+}
+
+TEST(EngineTime, ADeadlineIsTakenIfItCanBeMet) {
+  for (const Load& load : kLoads) {
+    for (const auto& [prompt, output] : {std::pair(20, 100), {500, 20}}) {
+      const milliseconds taken = time_taken(load, prompt, output);
+      SCOPED_TRACE(::testing::Message() << load.name << ", " << prompt << " + " << output
+                                        << " tokens take " << taken.count() << " ms");
+      LoadedEngine test(load);
+      Request request = prompt_of("subject", prompt, output);
+      request.deadline = test.now() + taken * 60 / 100;
+      try {
+        test.submit(request);
+        ADD_FAILURE() << "taken, though it takes " << taken.count() << " ms";
+      } catch (const Overloaded& error) {
+        EXPECT_NE(std::string(error.what()).find("the deadline is in "), std::string::npos);
+      }
+      request.deadline = test.now() + taken * 140 / 100;
+      std::shared_ptr<Reader> reader;
+      EXPECT_NO_THROW(reader = test.submit(request));
+      if (!reader) continue;
+      std::string events;
+      while (!reader->at_end()) {
+        test.step();
+        events = described(*reader);
+      }
+      EXPECT_NE(events.find("end(MAX_TOKENS"), std::string::npos) << events;
+    }
+  }
+}
+
+TEST(EngineTime, ADeadlineThatPassesEndsItsRequest) {
+  TimedEngine test(256);
+  Request request = prompt_of("subject", 20, 100);
+  request.deadline = test.now() + std::chrono::hours(1);
+  const auto reader = test.submit(request);
+  test.step();
+  Request late = prompt_of("late", 20, 100);
+  late.deadline = test.now();
+  EXPECT_THROW(test.submit(late), Overloaded);
+  // Steps that take longer than any before.
+  test.add(std::chrono::hours(2));
+  test.step();
+  EXPECT_NE(described(*reader).find("failed(TIMEOUT,retriable)"), std::string::npos);
+  EXPECT_EQ(test.engine->snapshot().blocks_used, 0);
+}
+
+TEST(EngineTime, AFullQueueSaysWhenThereIsAPlace) {
+  TimedEngine test(256, {.max_batch = 1, .max_queue = 0});
+  const auto reader = test.submit(prompt_of("first", 20, 100));
+  for (int i = 0; i < 10; ++i) test.step();
+  try {
+    test.submit(prompt_of("second", 20, 10));
+    ADD_FAILURE() << "taken";
+  } catch (const Overloaded& error) {
+    EXPECT_NEAR(static_cast<double>(error.retry_after().count()), 90.0 * (60 + 5), 650);
   }
 }
 

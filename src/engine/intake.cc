@@ -7,6 +7,22 @@
 
 namespace llorch {
 
+namespace {
+
+// Throws if the request is not likely to be finished in the time that is left.
+void check_deadline(std::chrono::steady_clock::duration left,
+                    const std::optional<Forecast::Times>& forecast) {
+  const auto left_ms = std::chrono::floor<std::chrono::milliseconds>(left);
+  if (left_ms.count() <= 0) throw Overloaded("the deadline has passed", {});
+  if (!forecast || forecast->finish <= left_ms) return;
+  throw Overloaded("the deadline is in " + std::to_string(left_ms.count()) +
+                       " ms, and the request would take about " +
+                       std::to_string(forecast->finish.count()) + " ms",
+                   forecast->place);
+}
+
+}  // namespace
+
 // With the lock held. Null if there is nothing to attach to.
 std::shared_ptr<Reader> Intake::attach(const Request& request, const std::function<void()>& wake) {
   const Job* const job = jobs_.find(request.job_id);
@@ -25,7 +41,8 @@ std::shared_ptr<Reader> Intake::attach(const Request& request, const std::functi
 
 std::shared_ptr<Reader> Intake::submit(std::unique_ptr<Sequence> sequence,
                                        const std::shared_ptr<Stream>& stream,
-                                       std::function<void()> wake, TimePoint now) {
+                                       std::function<void()> wake, TimePoint now,
+                                       const std::optional<Forecast::Times>& forecast) {
   const Request& request = sequence->request;
   JobStore::Jobs expired, replaced;  // go after the lock
   const std::lock_guard lock(mutex_);
@@ -36,7 +53,9 @@ std::shared_ptr<Reader> Intake::submit(std::unique_ptr<Sequence> sequence,
   }
   if (closed_) throw Error(ErrorCode::kUnavailable, "the worker is shutting down");
   if (watch_.stalled()) throw Error(ErrorCode::kUnavailable, "the engine is stalled");
-  if (open_ >= capacity_) throw Error(ErrorCode::kOverloaded, "the queue is full");
+  const auto place = forecast ? forecast->place : std::chrono::milliseconds(0);
+  if (open_ >= capacity_) throw Overloaded("the queue is full", place);
+  if (request.deadline) check_deadline(*request.deadline - now, forecast);
   incoming_.reserve(incoming_.size() + 1);  // so that a job which is open is also queued
   auto reader = stream->attach(std::move(wake));
   replaced = jobs_.open(request.job_id, request.fingerprint, stream);

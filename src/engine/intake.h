@@ -8,10 +8,12 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "engine/forecast.h"
 #include "engine/job_store.h"
 #include "engine/sequence.h"
 #include "engine/stall_watch.h"
@@ -33,10 +35,10 @@ class Intake {
   // time; else the job is opened. Throws Error{kConflict} if its id is another's that runs,
   // kNotFound if it is to be resumed and is not there, kBadRequest if from an event on that is not
   // there; and where a job would be opened: kUnavailable after close() or stop() and while
-  // stalled, kOverloaded if too many are open.
+  // stalled, Overloaded if too many are open or `forecast` is later than the request's deadline.
   std::shared_ptr<Reader> submit(std::unique_ptr<Sequence> sequence,
                                  const std::shared_ptr<Stream>& stream, std::function<void()> wake,
-                                 TimePoint now);
+                                 TimePoint now, const std::optional<Forecast::Times>& forecast);
   // Cancels an open job. False if the id is neither open nor that of a job that is known to have
   // ended.
   bool cancel(const std::string& job_id, TimePoint now);

@@ -25,7 +25,9 @@ struct Request {
   // The answer leaves in one piece, so no reader can fall behind: max_tokens bounds its events.
   bool in_one_piece = false;
   std::chrono::milliseconds timeout{0};  // from submission; 0: none
-  int32_t priority = 0;                  // the higher goes first
+  // When the client stops waiting: refused if it is not likely to be met.
+  std::optional<std::chrono::steady_clock::time_point> deadline;
+  int32_t priority = 0;  // the higher goes first
 
   // Of all that a client asked for under its job id: a repeat has the same one, and gets the same
   // events. Empty: there are no repeats, whoever asks.

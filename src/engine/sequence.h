@@ -29,7 +29,7 @@ struct Sequence {
   int32_t cached_tokens = -1;  // that the first admission found computed; -1: not admitted yet
   bool started = false;        // has been part of a step
   RequestTimes times;
-  std::optional<std::chrono::steady_clock::time_point> deadline;
+  std::optional<std::chrono::steady_clock::time_point> deadline;  // of request and timeout
   std::optional<Output> output;  // none in tests of what does not emit
 
   Sequence() = default;

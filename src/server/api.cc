@@ -1,11 +1,14 @@
 #include "server/api.h"
 
+#include <algorithm>
+
 #include <charconv>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory_reserve.h"
 #include "base/os.h"
+#include "server/deadline.h"
 #include "server/execute_request.h"
 #include "server/generation.h"
 #include "server/http_text.h"
@@ -93,13 +96,41 @@ std::optional<uint64_t> event_number(std::string_view text) {
   return number;
 }
 
+// Retry-After is about when there will be a place: from a second to a minute.
+Reply overloaded(const Error& error) {
+  Reply reply = refuse(Refusal::kOverloaded, error.what());
+  if (const auto* known = dynamic_cast<const Overloaded*>(&error)) {
+    const auto seconds = std::chrono::ceil<std::chrono::seconds>(known->retry_after()).count();
+    reply.retry_after_s = static_cast<int>(std::clamp<int64_t>(seconds, 1, 60));
+  }
+  return reply;
+}
+
+// The earlier of the two headers' moments, which check() has found well formed.
+std::optional<std::chrono::steady_clock::time_point> deadline_of(const RequestHead& head) {
+  using std::chrono::steady_clock;
+  std::optional<steady_clock::time_point> earliest;
+  const auto take = [&](Deadline::Milliseconds from_arrival) {
+    const auto moment = head.arrived + from_arrival.value();
+    earliest = earliest ? std::min(*earliest, moment) : moment;
+  };
+  if (head.deadline_ms) take(Deadline::in(*head.deadline_ms));
+  if (head.deadline) {
+    const auto since = steady_clock::now() - head.arrived;
+    const auto then = std::chrono::system_clock::now() -
+                      std::chrono::duration_cast<std::chrono::system_clock::duration>(since);
+    take(Deadline::at(*head.deadline, then));
+  }
+  return earliest;
+}
+
 Reply refusal_of(const Error& error) {
   switch (error.code()) {
     case ErrorCode::kBadRequest:
     case ErrorCode::kUnsupported:
       return refuse(Refusal::kInvalidField, error.what());
     case ErrorCode::kOverloaded:
-      return refuse(Refusal::kOverloaded, error.what());
+      return overloaded(error);
     case ErrorCode::kConflict:
       return refuse(Refusal::kJobConflict, error.what());
     case ErrorCode::kNotFound:
@@ -169,9 +200,11 @@ std::optional<Reply> Api::check(const RequestHead& head) const {
   if (head.last_event_id && !event_number(*head.last_event_id)) {
     return refuse(Refusal::kInvalidField, "header `Last-Event-ID` must be the number of an event");
   }
-  if (!head.unsupported_header.empty()) {
-    return refuse(Refusal::kInvalidField,
-                  "header `" + std::string(head.unsupported_header) + "` is not supported yet");
+  if (head.deadline && !parse_rfc3339(*head.deadline)) {
+    return refuse(Refusal::kInvalidField, "header `X-Deadline` must be an RFC 3339 date and time");
+  }
+  if (head.deadline_ms && !Deadline::in(*head.deadline_ms)) {
+    return refuse(Refusal::kInvalidField, "header `X-Deadline-Ms` must be whole milliseconds");
   }
   return std::nullopt;
 }
@@ -244,6 +277,7 @@ Api::Outcome Api::submit(const RequestHead& head, std::variant<Generation, Reply
   Request& request = generation.request;
   request.correlation_id = head.correlation_id;
   if (head.last_event_id) request.last_event_id = event_number(*head.last_event_id);
+  request.deadline = deadline_of(head);
   const auto job_log = std::make_shared<JobLog>(request);
   request.on_end = [job_log](const JobSummary& job) { job_log->end(job); };
   auto reader = service()->engine->submit(request, std::move(wake));

@@ -1,8 +1,5 @@
 // The routes: a request that is wholly read becomes an answer, or an execution to be streamed.
 // Knows no sockets, and nothing of how bytes become a request.
-//
-// Refused until it exists, never ignored: the headers X-Deadline and X-Deadline-Ms (422
-// INVALID_FIELD that names them), beside the fields named in execute_request.h.
 #pragma once
 
 #include <atomic>
@@ -25,13 +22,12 @@ namespace llorch {
 struct RequestHead {
   std::string_view method, path;
   std::string_view content_type, content_encoding;
-  std::string_view unsupported_header;  // one that asks for what is not there yet
+  std::optional<std::string_view> deadline, deadline_ms;  // X-Deadline, X-Deadline-Ms
+  std::chrono::steady_clock::time_point arrived;
   std::optional<std::string_view> last_event_id;
   std::string correlation_id;
   bool loopback_peer = false;
 };
-
-inline constexpr const char* kUnsupportedHeaders[] = {"X-Deadline", "X-Deadline-Ms"};
 
 // The most that a request to this path may bring.
 size_t max_body_bytes(std::string_view path);

@@ -120,6 +120,10 @@ struct Connection::Incoming {
 
   const auto& message() const { return parser.get(); }
   std::string_view field(beast::string_view name) const { return view(message()[name]); }
+  std::optional<std::string_view> optional_field(beast::string_view name) const {
+    if (message().count(name) == 0) return std::nullopt;
+    return field(name);
+  }
   bool has_body() const { return !parser.is_done(); }
 };
 
@@ -304,8 +308,10 @@ Connection::Task<std::optional<Reply>> Connection::read_head(Incoming& in) {
              .path = path_of(view(message.target())),
              .content_type = in.field("Content-Type"),
              .content_encoding = in.field("Content-Encoding"),
-             .unsupported_header = {},
-             .last_event_id = {},
+             .deadline = in.optional_field("X-Deadline"),
+             .deadline_ms = in.optional_field("X-Deadline-Ms"),
+             .arrived = Clock::now(),
+             .last_event_id = in.optional_field("Last-Event-ID"),
              .correlation_id = in.correlation,
              .loopback_peer = false};
   in.most_bytes = max_body_bytes(in.head.path);
@@ -313,10 +319,6 @@ Connection::Task<std::optional<Reply>> Connection::read_head(Incoming& in) {
     co_return answer_to(http::error::body_limit, false, in.most_bytes);
   }
   in.parser.body_limit(in.most_bytes);
-  if (message.count("Last-Event-ID") > 0) in.head.last_event_id = in.field("Last-Event-ID");
-  for (const char* name : kUnsupportedHeaders) {
-    if (message.count(name) > 0) in.head.unsupported_header = name;
-  }
   error_code unknown;
   const asio::ip::address peer = socket_.remote_endpoint(unknown).address();
   in.head.loopback_peer =

@@ -131,14 +131,6 @@ def test_options_names_the_methods(worker):
     assert worker.request("OPTIONS", "*").status == 204
 
 
-@pytest.mark.parametrize("name,value", [
-    ("X-Deadline", "2030-01-01T00:00:00Z"), ("x-deadline-ms", "1000")])
-def test_headers_of_later_features_are_refused_by_name(worker, job, name, value):
-    answer = worker.request("POST", "/execute", job(), {name: value})
-    check(answer, 422, "INVALID_FIELD")
-    assert answer.json()["message"].lower() == "header `%s` is not supported yet" % name.lower()
-
-
 def test_a_job_id_that_runs_something_else_is_a_conflict(gated, job):
     with gated() as (worker, gate):
         body = job()
