@@ -8,7 +8,6 @@ namespace {
 
 using Shared = std::shared_ptr<const Event>;
 
-// Made before they are needed: they are told when things go wrong already.
 const Shared& too_slow() {
   static const Shared event = std::make_shared<const Event>(
       FailedEvent{"INFERENCE_FAILED", "the reader is too slow for its events", true});
@@ -34,6 +33,12 @@ size_t bytes_of(const Event& event) {
 }
 
 }  // namespace
+
+Stream::Stream(const StreamOptions& options) : options_(options) {
+  // Made with the first stream: when they are needed, there may be no memory left.
+  too_slow();
+  has_left();
+}
 
 std::shared_ptr<Reader> Stream::attach(std::function<void()> wake, uint64_t from) {
   auto reader = std::make_shared<Reader>(shared_from_this(), std::move(wake), from);

@@ -35,7 +35,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
  public:
   using TimePoint = std::chrono::steady_clock::time_point;
 
-  explicit Stream(const StreamOptions& options = {}) : options_(options) {}
+  explicit Stream(const StreamOptions& options = {});
 
   // Any thread.
 

@@ -114,6 +114,7 @@ def test_cancelled_jobs_run_anew(gated, job):
             gate.open()
             assert first.rest()[-1]["code"] == "CANCELLED"
         assert json.loads(read_all(worker.open_execute(body))[-1][6:])["tokens_out"] == 8
+        worker.wait_event("execute_end", job_id=body["job_id"], outcome="MAX_TOKENS")
         assert len(worker.events("execute_start", job_id=body["job_id"])) == 2
 
 
@@ -251,6 +252,7 @@ def test_nothing_is_kept_if_that_is_off(binary, model, job):
     with Worker(binary, ["--model", model, "--result-retention", "0"]) as worker:
         body = job()
         assert read_all(worker.open_execute(body)) != read_all(worker.open_execute(body))
+        assert worker.stop() == 0
         assert len(worker.events("execute_start", job_id=body["job_id"])) == 2
 
 
@@ -333,7 +335,8 @@ def test_a_drain_waits_for_a_job_without_readers_but_not_for_its_grace(binary, m
 
 
 def test_a_slow_reader_is_cut_off_alone(binary, model, job):
-    with Worker(binary, ["--model", model]) as worker:
+    # Steps take a while, so that this process keeps up where it wants to.
+    with Worker(binary, ["--model", model], {"LLORCH_FAKE_STEP_MS": "1"}) as worker:
         body = job(max_tokens=2000, logprobs=20, stream_resume=True)
         sleeper = worker.open_execute(body, receive_buffer=4096)
         with worker.open_execute(body) as quick:
