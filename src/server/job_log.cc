@@ -1,5 +1,7 @@
 #include "server/job_log.h"
 
+#include <utility>
+
 #include "base/log.h"
 #include "server/event_writer.h"
 
@@ -12,13 +14,14 @@ JobLog::JobLog(const Request& request)
       max_tokens_(request.max_tokens) {}
 
 void JobLog::begin() {
-  std::call_once(begun_, [this] {
-    log(Level::kInfo, "execute_start",
-        {{"job_id", job_id_},
-         {"correlation_id", correlation_id_},
-         {"prompt_tokens", prompt_tokens_},
-         {"max_tokens", max_tokens_}});
-  });
+  // No std::call_once: what throws within it (a field that finds no memory) may leave it locked.
+  const std::lock_guard lock(mutex_);
+  if (std::exchange(begun_, true)) return;
+  log(Level::kInfo, "execute_start",
+      {{"job_id", job_id_},
+       {"correlation_id", correlation_id_},
+       {"prompt_tokens", prompt_tokens_},
+       {"max_tokens", max_tokens_}});
 }
 
 void JobLog::end(const JobSummary& job) {

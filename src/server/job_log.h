@@ -20,7 +20,8 @@ class JobLog {
  private:
   const std::string job_id_, correlation_id_;
   const int32_t prompt_tokens_, max_tokens_;
-  std::once_flag begun_;
+  std::mutex mutex_;  // held for a line
+  bool begun_ = false;
 };
 
 // A StopReason's name or a FailedEvent's code.
