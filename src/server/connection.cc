@@ -121,8 +121,9 @@ struct Connection::Incoming {
   const auto& message() const { return parser.get(); }
   std::string_view field(beast::string_view name) const { return view(message()[name]); }
   std::optional<std::string_view> optional_field(beast::string_view name) const {
-    if (message().count(name) == 0) return std::nullopt;
-    return field(name);
+    const size_t count = message().count(name);
+    if (count == 0) return std::nullopt;
+    return count == 1 ? field(name) : std::string_view();  // of two, neither is right
   }
   bool has_body() const { return !parser.is_done(); }
 };

@@ -32,6 +32,11 @@ def test_a_malformed_header_is_named(worker, job, name, value):
     assert "`%s`" % name in answer.json()["message"]
 
 
+def test_a_header_that_comes_twice_is_refused(worker, job):
+    twice = [("X-Deadline-Ms", "60000"), ("X-Deadline-Ms", "60000")]
+    assert worker.request("POST", "/execute", job(), twice).status == 422
+
+
 @pytest.mark.parametrize("headers", [
     {"X-Deadline-Ms": "60000"}, {"X-Deadline": in_seconds(60)},
     {"X-Deadline": in_seconds(60, datetime.timezone(datetime.timedelta(hours=-7)))},
