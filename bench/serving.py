@@ -158,7 +158,7 @@ def streams(bench):
                        "--duration", bench.size(10, 1), "--probe-rate", "100")
             figures = bench.load(
                 server, name, "--words", "0", "--concurrency", count,
-                "--duration", bench.size(60, 2), "--prompt-tokens", "uniform:20-200",
+                "--duration", bench.size(40, 2), "--prompt-tokens", "uniform:20-200",
                 "--output-tokens", "uniform:100-300", "--probe-rate", "100")
         bench.claim(name + ": open at once", figures["requests"]["most_at_once"], int(count),
                     "streams", at_least=True)
@@ -176,7 +176,7 @@ def prefill(bench):
         decoding = subprocess.Popen(bench.command(
             server, "prefill, eight streams", "--concurrency", "8", "--requests", "8",
             "--prompt-tokens", "64", "--output-tokens", "2000", "--trace", trace))
-        time.sleep(float(bench.size(60, 0.6)))
+        time.sleep(float(bench.size(40, 0.6)))
         begin = time.monotonic()
         figures = bench.load(server, "prefill, long prompt", "--arrivals", "burst", "--requests",
                              "1", "--prompt-tokens", prompt, "--output-tokens", "2", "--seed",
@@ -222,7 +222,7 @@ def batch(bench):
                     trace = bench.file(name, "csv")
                     bench.load(server, name, "--arrivals", "burst", "--requests", str(count),
                                "--prompt-tokens", "32", "--output-tokens", output, "--seed",
-                               str(turn + 1), "--trace", trace)
+                               str(100 * turn + count), "--trace", trace)
                     rates[count].append(decode_rate(trace, count))
         print("tokens a second:", {k: ["%.1f" % r for r in v] for k, v in rates.items()})
         ratio = sorted(together / alone for alone, together in zip(rates[1], rates[16]))[1]
