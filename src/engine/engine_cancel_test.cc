@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -16,7 +17,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr char kPrompt[] = "abcdefghijklmnopqrst";
-constexpr milliseconds kDeadline{100};
+constexpr milliseconds kTimeout{100}, kDeadline{50};
 
 struct Way {
   const char* name;
@@ -24,14 +25,17 @@ struct Way {
   const char* told;
   Outcome outcome;
   bool takes_all = false;  // ends the neighbour too
+  std::optional<milliseconds> deadline = {};
 };
 const Way kWays[] = {
     {"closed socket", [](TestEngine&, Reader& reader) { reader.leave(); }, "failed(CANCELLED)",
      Outcome::kCancelled},
     {"/cancel", [](TestEngine& test, Reader&) { EXPECT_TRUE(test.engine.cancel("subject")); },
      "failed(CANCELLED)", Outcome::kCancelled},
-    {"deadline", [](TestEngine& test, Reader&) { test.clock.advance(kDeadline); },
+    {"--request-timeout", [](TestEngine& test, Reader&) { test.clock.advance(kTimeout); },
      "failed(TIMEOUT,retriable)", Outcome::kTimeout},
+    {"deadline", [](TestEngine& test, Reader&) { test.clock.advance(kDeadline); },
+     "failed(TIMEOUT,retriable)", Outcome::kTimeout, false, kDeadline},
     {"shutdown", [](TestEngine& test, Reader&) { test.engine.stop(); },
      "failed(CANCELLED,retriable)", Outcome::kCancelled, true},
 };
@@ -57,7 +61,8 @@ class Cancel : public ::testing::TestWithParam<std::tuple<Way, Place>> {
     test_.engine.step();
     alone_.engine.step();
     Request request = test_request("subject", kPrompt, 50);
-    request.timeout = kDeadline;
+    request.timeout = kTimeout;
+    if (way().deadline) request.deadline = test_.clock.now() + *way().deadline;
     subject_ = test_.submit(std::move(request));
     for (int i = 0; i < place().steps; ++i) {
       test_.engine.step();
