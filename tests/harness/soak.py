@@ -25,7 +25,8 @@ BAD_BODIES = [b"", b"{", b"[]", b"null", b'{"job_id":1}', b'{"job_id":"x"}', b"\
               b'{"job_id":"x","prompt":"a","max_tokens":1,"temperature":9,"top_p":-1,"stop":[""]}',
               b'{"job_id":"x","prompt":"' + b"many words " * 2900 + b'","max_tokens":5}',
               b'{"model":"none","messages":[]}', b'{"messages":[{"role":"user"}]}']
-BAD_BYTES = [b"\r\n\r\nhello\r\n\r\n", b"GET /livez HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\xfc",
+BAD_BYTES = [b"\r\n\r\nhello\r\n\r\n", b"GET /livez HTTP/9.9\r\n\r\n",
+             b"\x16\x03\x01\x02\x00\x01\xfc",
              b"POST /execute HTTP/1.1\r\nHost: w\r\nContent-Length: -1\r\n\r\n",
              b"POST /execute HTTP/1.1\r\nHost: w\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
              b"GET /livez HTTP/1.1\r\nx: " + b"y" * 20_000 + b"\r\n\r\n",
@@ -87,7 +88,7 @@ class Ledger:
         self.lock = threading.Lock()
         self.problems = []
         self.done = collections.Counter()      # what clients did
-        self.outcomes = collections.Counter()  # terminal events that were read, as /metrics names them
+        self.outcomes = collections.Counter()  # terminal events that were read
         self.admitted = 0   # requests whose 200 was read and that began a job
         self.refused = 0    # 429 and 503 that were read
         self.unheard = 0    # requests whose answer's head was not waited for
@@ -167,6 +168,13 @@ def make_subjects(seed):
             subjects.append(Subject("chat-%d-%d" % (i, turn), "chat", body))
             messages = messages + [{"role": "assistant", "content": text(12)}]
     return subjects
+
+
+def make_long_subjects():
+    """Together they need more of the kv cache than tools/soak gives."""
+    return [Subject("long-%d" % seed, "execute",
+                    {"prompt": "Once upon a time", "max_tokens": 400, "seed": seed,
+                     "ignore_eos": True, "logprobs": 0}) for seed in range(8)]
 
 
 class Told:
@@ -266,7 +274,7 @@ class Client(threading.Thread):
         return body
 
     def open(self, body, headers=(), begins=True, **options):
-        """The stream of an admitted request, else None. `begins`: no job of this id can be there."""
+        """The stream of an admitted request, else None. `begins`: no job has this id."""
         stream = self.worker.open_execute(body, headers, **options)
         if stream.status == 200:
             self.ledger.count(admitted=int(begins))
@@ -521,8 +529,9 @@ class Client(threading.Thread):
                     self.ledger.problem("%s failed: %r" % (subject.name, chunk))
                     return
                 for choice in chunk["choices"]:
-                    new = choice["delta"].get("content") if subject.api == "chat" else choice["text"]
-                    text, finish = text + (new or ""), choice["finish_reason"] or finish
+                    chat = subject.api == "chat"
+                    text += (choice["delta"].get("content") or "") if chat else choice["text"]
+                    finish = choice["finish_reason"] or finish
         if finish is not None:
             self.openai_ended(subject, text, finish)
         else:
