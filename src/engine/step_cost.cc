@@ -19,7 +19,7 @@ constexpr int32_t kFewRows = 16, kFreeRows = 128;
 // reads.
 constexpr size_t kDoings = 3, kRowClasses = 16, kReadClasses = 8;
 constexpr double kNew = 0.1;           // weight of a step in its kind's mean
-constexpr double kDrift = 0.05;        // weight of a step in how slow the machine is
+constexpr double kDrift = 0.02;        // weight of a step in how slow the machine is
 constexpr double kOutlier = 1.5;       // a step counts as so many of its kind's mean at most
 constexpr double kRemembered = 0.998;  // weight of a kind for each step since its last
 constexpr int kSweeps = 40;
