@@ -143,7 +143,9 @@ struct Engine::Impl {
         cost(kv_spec.groups, options.bounds),
         scheduler({options.max_batch, options.step_tokens, model.recompute_above()}, blocks, cost),
         metrics(std::in_place, options.context),
-        forecast(options.max_batch),
+        forecast(options.max_batch,
+                 int64_t{*std::max_element(block_counts.begin(), block_counts.end())} *
+                     options.block_tokens),
         board(options.max_batch),
         watch(options.now, options.stall_timeout),
         intake(static_cast<size_t>(options.max_batch) + static_cast<size_t>(options.max_queue),
@@ -164,7 +166,7 @@ struct Engine::Impl {
   void end_all(const FailedEvent& terminal);
   void publish(int left = 0);
   void publish_forecast();
-  std::optional<Forecast::Times> forecast_of(const Sequence& sequence) const;
+  OpenWork work_of(const Sequence& sequence) const;
 
   // Fixed once made.
   Backend& backend;
@@ -362,24 +364,20 @@ void Engine::Impl::publish(int left) {
 }
 
 void Engine::Impl::publish_forecast() {
-  OpenWork work{.requests = static_cast<int32_t>(open.size())};
-  StepLoad rows;
-  for (const auto& sequence : open) {
-    work.prompts += sequence->missing() > 1;
-    work.prompt_tokens += std::max(0, sequence->to_compute() - 1);
-    work.output_tokens += sequence->limit() - sequence->known();
-    rows = cost.with_decode(rows, (sequence->known() + sequence->limit()) / 2);
-  }
-  work.decode_reads = rows.decode_reads;
-  forecast.publish(cost, work);
+  forecast.begin();
+  for (const auto& sequence : open) forecast.add(sequence->request.priority, work_of(*sequence));
+  forecast.publish(cost);
 }
 
 // Any thread: of StepCost it uses what never changes.
-std::optional<Forecast::Times> Engine::Impl::forecast_of(const Sequence& sequence) const {
-  const StepLoad own = cost.with_decode({}, (sequence.known() + sequence.limit()) / 2);
-  const OpenRequests::Figures now = requests.read();
-  return forecast.of(sequence.prompt_tokens, sequence.request.max_tokens, own,
-                     now.running + now.waiting);
+OpenWork Engine::Impl::work_of(const Sequence& sequence) const {
+  const int32_t mean_length = (sequence.known() + sequence.limit()) / 2;
+  return {.requests = 1,
+          .prompts = sequence.missing() > 1 ? 1 : 0,
+          .prompt_tokens = std::max(0, sequence.to_compute() - 1),
+          .output_tokens = sequence.limit() - sequence.known(),
+          .decode_reads = cost.with_decode({}, mean_length).decode_reads,
+          .kv_tokens = mean_length};
 }
 
 Engine::Engine(Backend& backend, const Model& model, const Tokenizer& tokenizer,
@@ -473,7 +471,9 @@ std::shared_ptr<Reader> Engine::submit(Request request, std::function<void()> wa
   }
   sequence->output.emplace(sequence->request, sequence->prompt_tokens, engine.tokenizer,
                            engine.options.eos_ids, stream);
-  const auto forecast = engine.forecast_of(*sequence);
+  const OpenRequests::Figures open = engine.requests.read();
+  const auto forecast = engine.forecast.of(sequence->request.priority, engine.work_of(*sequence),
+                                           open.running + open.waiting);
   return impl_->intake.submit(std::move(sequence), stream, std::move(wake), now, forecast);
 }
 

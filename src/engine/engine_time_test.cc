@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -107,19 +109,30 @@ TEST(EngineTime, AShortPromptIsNotBehindALongOne) {
   }
 }
 
-// Who else is there when the subject comes, and how many run at once.
+// Who else is there when the subject comes, how many run at once, and what is known of the subject.
 struct Load {
   const char* name;
   int others, prompt, output, max_batch;
+  int context = 8192;
+  std::optional<uint64_t> kv_bytes = std::nullopt;
+  int priority = 0;
+  int most_percent = 140;  // of what it takes, that may be expected
 };
-constexpr Load kLoads[] = {{"alone", 0, 0, 0, 32},
-                           {"beside 8", 8, 20, 400, 32},
-                           {"beside a long prompt", 1, 3000, 10, 32},
-                           {"behind one", 1, 50, 100, 1},
-                           {"behind six", 6, 50, 60, 2}};
+constexpr uint64_t kTokenBytes = 2 * 8 * 4;  // k and v of 8 floats
+const Load kLoads[] = {
+    {"alone", 0, 0, 0, 32},
+    {"beside 8", 8, 20, 400, 32},
+    {"beside a long prompt", 1, 3000, 10, 32},
+    {"behind one", 1, 50, 100, 1},
+    {"behind six", 6, 50, 60, 2},
+    // Who needs less than others may find room before them.
+    {"behind what fills the kv cache", 8, 300, 300, 32, 1024, 1400 * kTokenBytes, 0, 190},
+    {"before six of lower priority", 6, 50, 60, 2, 8192, std::nullopt, 1},
+    {"before a long prompt of lower priority", 1, 3000, 10, 32, 8192, std::nullopt, 1}};
 
 struct LoadedEngine : TimedEngine {
-  explicit LoadedEngine(const Load& load) : TimedEngine(8192, {.max_batch = load.max_batch}) {
+  explicit LoadedEngine(const Load& load)
+      : TimedEngine(load.context, {.max_batch = load.max_batch, .kv_bytes = load.kv_bytes}) {
     // What the machine does has been seen.
     const auto before = submit(prompt_of("before", 300, 40));
     while (engine->step()) {
@@ -137,7 +150,9 @@ struct LoadedEngine : TimedEngine {
 milliseconds time_taken(const Load& load, int prompt, int output) {
   LoadedEngine test(load);
   const auto begin = test.now();
-  const auto subject = test.submit(prompt_of("subject", prompt, output));
+  Request request = prompt_of("subject", prompt, output);
+  request.priority = load.priority;
+  const auto subject = test.submit(request);
   while (!subject->at_end()) {
     test.step();
     described(*subject);
@@ -153,6 +168,7 @@ TEST(EngineTime, ADeadlineIsTakenIfItCanBeMet) {
                                         << " tokens take " << taken.count() << " ms");
       LoadedEngine test(load);
       Request request = prompt_of("subject", prompt, output);
+      request.priority = load.priority;
       request.deadline = test.now() + taken * 60 / 100;
       try {
         test.submit(request);
@@ -160,7 +176,7 @@ TEST(EngineTime, ADeadlineIsTakenIfItCanBeMet) {
       } catch (const Overloaded& error) {
         EXPECT_NE(std::string(error.what()).find("the deadline is in "), std::string::npos);
       }
-      request.deadline = test.now() + taken * 140 / 100;
+      request.deadline = test.now() + taken * load.most_percent / 100;
       std::shared_ptr<Reader> reader;
       EXPECT_NO_THROW(reader = test.submit(request));
       if (!reader) continue;
