@@ -153,6 +153,10 @@ int run(int argc, char** argv) {
     std::printf("decode %2d x 1 at %d: %7.2f ms, %6.1f tok/s, %5.1f GB/s of weights\n", sequences,
                 context, time * 1e3, sequences / time, bytes / time / 1e9);
   }
+  for (const int rows : {16, prompt}) {
+    const double time = time_step(backend, net, 1, rows, context);
+    std::printf("prefill %d at %d: %7.1f ms, %6.1f tok/s\n", rows, context, time * 1e3, rows / time);
+  }
   const double time = time_step(backend, net, 1, prompt, 0);
   const double weights = bytes / static_cast<double>(size_bytes(type)) - double{kVocab} * kHidden;
   std::printf("prefill %d: %7.1f ms, %6.1f tok/s, %5.1f GFLOP/s in matrices\n", prompt, time * 1e3,

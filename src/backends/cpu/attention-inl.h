@@ -83,8 +83,10 @@ struct Queries {
   float* q;        // [queries][kv.row]
   float* sums;     // [queries][kv.row]: weighted values so far
   float* scores;   // [queries][kChunkTokens]
+  float* keys;     // [kv.row][kChunkTokens]: the chunk's, turned so that tokens lie side by side
   float* tops;     // [queries]: highest score so far
   float* totals;   // [queries]: sum of weights so far
+  float* shrinks;  // [queries]: the factor for what was summed before this chunk
   int32_t* first;  // [queries]: positions that it sees, first ..
   int32_t* last;   // .. to last - 1
 };
@@ -95,51 +97,90 @@ HWY_INLINE Queries split_scratch(float* scratch, int queries, int row) {
   t.q = scratch;
   t.sums = t.q + whole;
   t.scores = t.sums + whole;
-  t.tops = t.scores + static_cast<int64_t>(queries) * kChunkTokens;
+  t.keys = t.scores + static_cast<int64_t>(queries) * kChunkTokens;
+  t.tops = t.keys + static_cast<int64_t>(row) * kChunkTokens;
   t.totals = t.tops + queries;
-  t.first = reinterpret_cast<int32_t*>(t.totals + queries);
+  t.shrinks = t.totals + queries;
+  t.first = reinterpret_cast<int32_t*>(t.shrinks + queries);
   t.last = t.first + queries;
   return t;
 }
 
-// Dot products of N queries with four keys.
-template <class Stored, int N>
-HWY_INLINE void score_four(const float* q, int row, const typename Stored::Element* const* keys,
-                           float* scores) {
-  Vec acc[N][4];
-  for (int i = 0; i < N; ++i) {
-    for (int j = 0; j < 4; ++j) acc[i][j] = zero();
-  }
-  for (int d = 0; d < row; d += kLanes) {
-    Vec k[4];
-    for (int j = 0; j < 4; ++j) k[j] = Stored::load_row(keys[j] + d);
-    for (int i = 0; i < N; ++i) {
-      const Vec x = load(q + i * row + d);
-      for (int j = 0; j < 4; ++j) acc[i][j] = hn::MulAdd(x, k[j], acc[i][j]);
+// Queries and vectors whose sums are in registers together.
+constexpr int kTogether = 4;
+constexpr int kSumVectors = HWY_ARCH_ARM || HWY_TARGET <= HWY_AVX3 ? 4 : 2;
+
+// Four tokens' elements d .. d + kLanes - 1: from four rows to kLanes columns of four.
+HWY_INLINE void turn_four(const Vec (&rows)[4], float* to) {
+  const hn::Repartition<uint64_t, F32> pairs;
+  const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(F32(), rows[0], rows[1]));
+  const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(F32(), rows[2], rows[3]));
+  const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(F32(), rows[0], rows[1]));
+  const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(F32(), rows[2], rows[3]));
+  // Column c of every block of four elements.
+  float columns[4][kLanes];
+  store(hn::BitCast(F32(), hn::InterleaveLower(pairs, low01, low23)), columns[0]);
+  store(hn::BitCast(F32(), hn::InterleaveUpper(pairs, low01, low23)), columns[1]);
+  store(hn::BitCast(F32(), hn::InterleaveLower(pairs, high01, high23)), columns[2]);
+  store(hn::BitCast(F32(), hn::InterleaveUpper(pairs, high01, high23)), columns[3]);
+  for (int block = 0; block < kLanes; block += 4) {
+    for (int c = 0; c < 4; ++c) {
+      __builtin_memcpy(to + (block + c) * kChunkTokens, columns[c] + block, 4 * sizeof(float));
     }
-  }
-  for (int i = 0; i < N; ++i) {
-    for (int j = 0; j < 4; ++j) scores[i * kChunkTokens + j] = sum_lanes(acc[i][j]);
   }
 }
 
+// Turned, queries meet many keys at once, and nothing is summed across lanes.
 template <class Stored>
-HWY_INLINE void score_chunk(const Queries& t, int queries, int row, int begin, int end,
-                            const typename Stored::Element* const* keys) {
+HWY_INLINE void turn_keys(const typename Stored::Element* const* keys, int begin, int end, int row,
+                          float* turned) {
   for (int j = begin / 4 * 4; j < end; j += 4) {
-    int i = 0;
-    for (; i + 2 <= queries; i += 2) {
-      score_four<Stored, 2>(t.q + int64_t{i} * row, row, keys + j, t.scores + i * kChunkTokens + j);
+    for (int d = 0; d < row; d += kLanes) {
+      const Vec rows[4] = {Stored::load_row(keys[j] + d), Stored::load_row(keys[j + 1] + d),
+                           Stored::load_row(keys[j + 2] + d), Stored::load_row(keys[j + 3] + d)};
+      turn_four(rows, turned + d * kChunkTokens + j);
     }
-    if (i < queries) {
-      score_four<Stored, 1>(t.q + int64_t{i} * row, row, keys + j, t.scores + i * kChunkTokens + j);
+  }
+}
+
+// Dot products of N queries with kSumVectors vectors of keys, each in the order of its elements.
+template <int N>
+HWY_INLINE void score_some(const float* q, int row, const float* turned, float* scores) {
+  Vec acc[N][kSumVectors];
+  for (int i = 0; i < N; ++i) {
+    for (int v = 0; v < kSumVectors; ++v) acc[i][v] = zero();
+  }
+  for (int d = 0; d < row; ++d) {
+    Vec k[kSumVectors];
+    for (int v = 0; v < kSumVectors; ++v) k[v] = load(turned + d * kChunkTokens + v * kLanes);
+    for (int i = 0; i < N; ++i) {
+      const Vec x = set(q[i * row + d]);
+      for (int v = 0; v < kSumVectors; ++v) acc[i][v] = hn::MulAdd(x, k[v], acc[i][v]);
+    }
+  }
+  for (int i = 0; i < N; ++i) {
+    for (int v = 0; v < kSumVectors; ++v) store(acc[i][v], scores + i * kChunkTokens + v * kLanes);
+  }
+}
+
+HWY_INLINE void score_chunk(const Queries& t, int queries, int row, int begin, int end) {
+  constexpr int kTokens = kSumVectors * kLanes;
+  static_assert(kChunkTokens % kTokens == 0);
+  for (int j = begin / kTokens * kTokens; j < end; j += kTokens) {
+    int i = 0;
+    for (; i + kTogether <= queries; i += kTogether) {
+      score_some<kTogether>(t.q + int64_t{i} * row, row, t.keys + j,
+                            t.scores + int64_t{i} * kChunkTokens + j);
+    }
+    for (; i < queries; ++i) {
+      score_some<1>(t.q + int64_t{i} * row, row, t.keys + j,
+                    t.scores + int64_t{i} * kChunkTokens + j);
     }
   }
 }
 
 // Turns a query's scores of tokens [begin, end) of the chunk into weights, all others into zeros.
-// Returns the factor by which what was summed before shrinks.
-HWY_INLINE float weigh_chunk(const Attend& args, const Queries& t, int i, int begin, int end) {
+HWY_INLINE void weigh_chunk(const Attend& args, const Queries& t, int i, int begin, int end) {
   float* scores = t.scores + int64_t{i} * kChunkTokens;
   Vec top = set(t.tops[i]);
   for (int j = 0; j < kChunkTokens; j += kLanes) {
@@ -161,43 +202,46 @@ HWY_INLINE float weigh_chunk(const Attend& args, const Queries& t, int i, int be
   const float shrink = hn::GetLane(exp(hn::Sub(set(t.tops[i]), top)));
   t.tops[i] = hn::GetLane(top);
   t.totals[i] = t.totals[i] * shrink + sum_lanes(total);
-  return shrink;
+  t.shrinks[i] = shrink;
 }
 
-// sums = sums * shrink + weights times values, N vectors of the head at once.
-template <class Stored, int N>
-HWY_INLINE void add_values(const float* weights, int begin, int end, float shrink, int d,
-                           const typename Stored::Element* const* values, float* sums) {
-  Vec acc[N];
-  for (int v = 0; v < N; ++v) acc[v] = hn::Mul(load(sums + d + v * kLanes), set(shrink));
+// sums = sums * shrink + weights times values, of N queries and V vectors of the head at once.
+template <class Stored, int N, int V>
+HWY_INLINE void add_some(const Queries& t, int first, int row, int begin, int end, int d,
+                         const typename Stored::Element* const* values) {
+  const float* weights = t.scores + int64_t{first} * kChunkTokens;
+  float* sums = t.sums + int64_t{first} * row + d;
+  Vec acc[N][V];
+  for (int i = 0; i < N; ++i) {
+    const Vec shrink = set(t.shrinks[first + i]);
+    for (int v = 0; v < V; ++v) acc[i][v] = hn::Mul(load(sums + i * row + v * kLanes), shrink);
+  }
   for (int j = begin; j < end; ++j) {
-    const Vec w = set(weights[j]);
-    for (int v = 0; v < N; ++v) {
-      acc[v] = hn::MulAdd(w, Stored::load_row(values[j] + d + v * kLanes), acc[v]);
+    Vec x[V];
+    for (int v = 0; v < V; ++v) x[v] = Stored::load_row(values[j] + d + v * kLanes);
+    for (int i = 0; i < N; ++i) {
+      const Vec w = set(weights[i * kChunkTokens + j]);
+      for (int v = 0; v < V; ++v) acc[i][v] = hn::MulAdd(w, x[v], acc[i][v]);
     }
   }
-  for (int v = 0; v < N; ++v) store(acc[v], sums + d + v * kLanes);
+  for (int i = 0; i < N; ++i) {
+    for (int v = 0; v < V; ++v) store(acc[i][v], sums + i * row + v * kLanes);
+  }
 }
 
-template <class Stored>
-HWY_INLINE void add_chunk(const Queries& t, int i, int row, int begin, int end, float shrink,
+// N queries that see the same tokens.
+template <class Stored, int N>
+HWY_INLINE void add_chunk(const Queries& t, int first, int row, int begin, int end,
                           const typename Stored::Element* const* values) {
-  const float* weights = t.scores + int64_t{i} * kChunkTokens;
-  float* sums = t.sums + int64_t{i} * row;
   int d = 0;
-  for (; d + 8 * kLanes <= row; d += 8 * kLanes) {
-    add_values<Stored, 8>(weights, begin, end, shrink, d, values, sums);
+  for (; d + kSumVectors * kLanes <= row; d += kSumVectors * kLanes) {
+    add_some<Stored, N, kSumVectors>(t, first, row, begin, end, d, values);
   }
-  for (; d + 2 * kLanes <= row; d += 2 * kLanes) {
-    add_values<Stored, 2>(weights, begin, end, shrink, d, values, sums);
-  }
-  for (; d < row; d += kLanes) {
-    add_values<Stored, 1>(weights, begin, end, shrink, d, values, sums);
-  }
+  for (; d < row; d += kLanes) add_some<Stored, N, 1>(t, first, row, begin, end, d, values);
 }
 
-// Where the keys and values of a chunk's tokens [begin, end) lie; four more beside them are filled
-// with a neighbour's, as scores are made by fours.
+// Where the keys and values of a chunk's tokens [begin, end) lie; keys up to the next four are
+// filled with a neighbour's, as they are turned by fours.
 template <class Element>
 HWY_INLINE void find_tokens(const Attend& args, const AttendTile& tile, int chunk, int begin,
                             int end, const Element** keys, const Element** values) {
@@ -261,12 +305,28 @@ void attend(const Attend& args, const AttendTile& tile, float* scratch) {
     const int start = chunk * kChunkTokens;
     const int low = max_of(first - start, 0), high = min_of(end - start, kChunkTokens);
     find_tokens(args, tile, chunk, low, high, keys, values);
-    score_chunk<Stored>(t, queries, args.kv.row, low, high, keys);
+    turn_keys<Stored>(keys, low, high, args.kv.row, t.keys);
+    score_chunk(t, queries, args.kv.row, low, high);
+    const auto from = [&](int i) { return max_of(t.first[i] - start, 0); };
+    const auto to = [&](int i) { return min_of(t.last[i] - start, kChunkTokens); };
     for (int i = 0; i < queries; ++i) {
-      const int from = max_of(t.first[i] - start, 0), to = min_of(t.last[i] - start, kChunkTokens);
-      if (from >= to) continue;
-      const float shrink = weigh_chunk(args, t, i, from, to);
-      add_chunk<Stored>(t, i, args.kv.row, from, to, shrink, values);
+      if (from(i) < to(i)) weigh_chunk(args, t, i, from(i), to(i));
+    }
+    for (int i = 0; i < queries;) {
+      int same = 1;
+      while (same < kTogether && i + same < queries && from(i + same) == from(i) &&
+             to(i + same) == to(i)) {
+        ++same;
+      }
+      if (from(i) >= to(i)) {
+        i += same;
+      } else if (same == kTogether) {
+        add_chunk<Stored, kTogether>(t, i, args.kv.row, from(i), to(i), values);
+        i += kTogether;
+      } else {
+        add_chunk<Stored, 1>(t, i, args.kv.row, from(i), to(i), values);
+        ++i;
+      }
     }
   }
   finish_queries(args, tile, t);

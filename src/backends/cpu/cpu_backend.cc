@@ -19,8 +19,8 @@ int thread_count(const BackendOptions& options) {
 // Floats that the largest kernel call needs; see kernels.h.
 uint64_t scratch_floats(const cpu::Needs& needs, int32_t panel_rows) {
   const int64_t matmul = int64_t{cpu::kBlockPanels * cpu::kBlockRows} * panel_rows;
-  const int64_t attend =
-      int64_t{needs.queries} * (2 * needs.kv_row + cpu::kChunkTokens + 4) + needs.kv_row;
+  const int64_t attend = int64_t{needs.queries} * (2 * needs.kv_row + cpu::kChunkTokens + 5) +
+                         int64_t{cpu::kChunkTokens} * needs.kv_row;
   return static_cast<uint64_t>(std::max({matmul, attend, int64_t{needs.rope_pairs}}));
 }
 

@@ -18,7 +18,7 @@ constexpr int kBlockPanels = 8;
 // Up to so many rows a product waits for weights rather than for arithmetic.
 constexpr int kFewRows = 24;
 // Queries (rows x heads of one kv head) of an attention tile, unless one row has more.
-constexpr int kTileQueries = 16;
+constexpr int kTileQueries = 64;
 
 // A weight in panels of Kernels::panel_rows rows. Within a panel: column by column, the rows of a
 // column side by side; the last panel is filled up with zeros. 16-bit elements, see interleave.
@@ -96,7 +96,7 @@ struct Kernels {
   float (*dot)(const float* a, const float* b, int32_t n);
   // k and v of rows [first, last) to their slots. `scratch` holds kv.row floats.
   void (*write_kv[3])(const Attend& args, int32_t first, int32_t last, float* scratch);
-  // `scratch` holds 2 * kv.row + kChunkTokens + 4 floats for each query.
+  // `scratch` holds kChunkTokens * kv.row floats, and 2 * kv.row + kChunkTokens + 5 for each query.
   void (*attend[3])(const Attend& args, const AttendTile& tile, float* scratch);
 };
 
