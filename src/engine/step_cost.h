@@ -22,9 +22,9 @@ struct StepLoad {
 
 // How long a step may be.
 struct StepBounds {
-  double beside_decode = 2;                     // of the same step without its prefill rows
-  std::chrono::milliseconds alone{500};         // of a step that decodes nothing
-  int32_t least_beside = 16, least_alone = 64;  // prefill rows that a step may have in any case
+  double beside_decode = 2;                    // of the same step without its prefill rows
+  std::chrono::milliseconds alone{500};        // of a step that decodes nothing
+  int32_t least_beside = 4, least_alone = 64;  // prefill rows that a step may have in any case
 };
 
 // Durations as a sum of parts, each at least 0. Plain numbers, to be handed from thread to thread.
