@@ -74,6 +74,15 @@ def test_who_waits_behind_another_is_told_so(slow, job):
             assert full.status == 429 and int(full.headers["retry-after"]) >= 5
 
 
+def test_a_lower_priority_is_nothing_to_wait_for(slow, job):
+    slow.wait_health(running=0, waiting=0)
+    with slow.open_execute(job(max_tokens=1500, priority=-1)) as first:
+        first.until("token")
+        events = slow.execute(job(max_tokens=5), {"X-Deadline-Ms": "2000"})
+        assert events[-1][1]["type"] == "end"
+    slow.wait_health(running=0)
+
+
 @pytest.mark.parametrize("place", ["queue", "decode"])
 def test_one_that_passes_ends_its_request(gated, job, place):
     with gated("--max-batch", "1" if place == "queue" else "4") as (worker, gate):

@@ -289,6 +289,8 @@ def test_what_is_late_or_comes_too_late_is_counted(binary, model, job):
                 {"LLORCH_FAKE_STEP_MS": "20"}) as worker:
         events = [e for _, e in worker.execute(job(max_tokens=2000, logprobs=0))]
         assert events[-1]["code"] == "TIMEOUT"
+        late = worker.request("POST", "/execute", job(max_tokens=500), {"X-Deadline-Ms": "1000"})
+        assert late.status == 429
         with worker.open_execute(job(max_tokens=2000, logprobs=0)) as running:
             running.until("started")
             assert worker.request("POST", "/shutdown").status == 202
@@ -296,7 +298,7 @@ def test_what_is_late_or_comes_too_late_is_counted(binary, model, job):
             assert worker.request("POST", "/tokenize", {"prompt": "a"}).status == 200
             draining = scrape(worker)  # a worker that drains is still watched
             assert draining["vllm:num_requests_running"].value() == 1
-            assert outcomes(draining)["refused"] == 1
+            assert outcomes(draining)["refused"] == 2
             assert outcomes(draining)["timeout"] == 1
 
 
