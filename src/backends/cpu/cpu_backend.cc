@@ -24,6 +24,15 @@ uint64_t scratch_floats(const cpu::Needs& needs, int32_t panel_rows) {
   return static_cast<uint64_t>(std::max({matmul, attend, int64_t{needs.rope_pairs}}));
 }
 
+// Kernels::split_row()'s.
+uint64_t split_bytes(uint64_t rows, int32_t columns) {
+  constexpr uint64_t kTileBytes =
+      uint64_t{cpu::kSplits * cpu::kSplitRows * cpu::kSplitColumns} * sizeof(uint16_t);
+  const uint64_t across =
+      (static_cast<uint64_t>(columns) + cpu::kSplitColumns - 1) / cpu::kSplitColumns;
+  return (rows + cpu::kSplitRows - 1) / cpu::kSplitRows * across * kTileBytes;
+}
+
 void check_sizes(const Batch& batch, const cpu::Needs& needs) {
   const auto want = [](const char* what, size_t got, int32_t most) {
     if (got > static_cast<size_t>(most)) {
@@ -76,6 +85,7 @@ Weight Backend::pack(std::span<const RawTensor> parts, DType type,
   impl->name = shapes::packed_name(parts);
   impl->packed = cpu::pack_weight(parts, bias, shape, type, impl_->kernels, impl_->pool);
   *impl_->weight_bytes += impl->packed.bytes();
+  if (shape.rows > 1) impl_->most_columns = std::max(impl_->most_columns, shape.cols);
   return {std::move(impl), shape, shape.rows == 1 ? DType::kF32 : type};
 }
 
@@ -142,8 +152,10 @@ uint64_t cpu::State::allocate_scratch() {
   arena_memory = cpu::Memory(arena.peak() * 64 * rows, "activations");
   logits = cpu::Memory(logit_rows * static_cast<uint64_t>(needs.vocab) * 4, "logits");
   rope_tables = cpu::Memory(rope_floats * 4, "rope tables");
-  for (cpu::Memory* memory : {&arena_memory, &logits, &rope_tables}) memory->commit();
-  uint64_t bytes = arena_memory.bytes() + logits.bytes() + rope_tables.bytes();
+  split = cpu::Memory(kernels.split_row ? split_bytes(std::max(rows, logit_rows), most_columns) : 0,
+                      "activations");
+  for (cpu::Memory* memory : {&arena_memory, &logits, &rope_tables, &split}) memory->commit();
+  uint64_t bytes = arena_memory.bytes() + logits.bytes() + rope_tables.bytes() + split.bytes();
   thread_scratch.clear();
   sampling_scratch.resize(static_cast<size_t>(pool.threads()));
   for (SamplingScratch& scratch : sampling_scratch) {

@@ -51,6 +51,14 @@ void Ops::Step::point_rows(const float* x, int64_t x_stride, int32_t m) {
   for (int32_t i = 0; i < m; ++i) cpu.row_pointers[static_cast<size_t>(i)] = x + i * x_stride;
 }
 
+void cpu::State::split_rows(int32_t m, int32_t cols) {
+  for_rows(m, int64_t{cols} * kSplits, [&](int32_t first, int32_t last, int) {
+    for (int32_t i = first; i < last; ++i) {
+      kernels.split_row(row_pointers[static_cast<size_t>(i)], i, cols, split.as<uint16_t>());
+    }
+  });
+}
+
 void Ops::Step::multiply(const float* x, int64_t x_stride, int32_t m, const Weight& w, float* out) {
   point_rows(x, x_stride, m);
   multiply_pointed(m, w, out, 0);
@@ -74,7 +82,15 @@ void Ops::Step::mlp_pointed(int32_t m, const Weight& up, const Weight& down, Act
 void Ops::Step::multiply_pointed(int32_t m, const Weight& w, float* out, float softcap) {
   if (m == 0) return;
   const cpu::PanelWeight& view = w.impl->packed.view;
-  const cpu::Matmul args{cpu.row_pointers.data(), out, w.shape.rows, m, softcap, view};
+  const bool splits = w.type == DType::kBF16 && cpu.kernels.split_row;
+  if (splits) cpu.split_rows(m, w.shape.cols);
+  const cpu::Matmul args{cpu.row_pointers.data(),
+                         out,
+                         w.shape.rows,
+                         m,
+                         softcap,
+                         view,
+                         splits ? cpu.split.as<uint16_t>() : nullptr};
   const auto kernel = cpu.kernels.matmul[index_of(w.type)];
   const int32_t panels = (view.rows - 1) / cpu.kernels.panel_rows + 1;
   // A task reads some 128 KB of weights, or computes about as long as that takes.

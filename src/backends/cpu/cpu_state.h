@@ -105,7 +105,9 @@ struct State {
   bool prepared = false;
   Needs needs;
   Arena arena;  // in units of 64 bytes per row, so that any number of rows gets the same layout
+  int32_t most_columns = 0;  // of the weights
   Memory arena_memory, logits, rope_tables;
+  Memory split;  // the rows that Kernels::split_row has split last
   std::vector<Memory> thread_scratch;
   std::vector<SamplingScratch> sampling_scratch;
   std::vector<const float*> row_pointers;
@@ -120,6 +122,8 @@ struct State {
   // Cosines, then sines, [T][dims / 2] each, of needs.ropes[index].
   float* rope_table(size_t index) const;
   uint64_t allocate_scratch();
+  // The first `m` of row_pointers, `cols` long.
+  void split_rows(int32_t m, int32_t cols);
   void sample_rows(const Tensor& logits_tensor, std::span<const Sampling> sampling);
 
   // Calls body(first, last, thread) for pieces of `rows` that each touch some 16 thousand floats.

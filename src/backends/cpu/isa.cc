@@ -12,6 +12,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#ifdef LLORCH_AMX
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace llorch::cpu {
 namespace {
@@ -42,6 +46,14 @@ bool all_set(uint64_t word, std::initializer_list<int> bits) {
   return true;
 }
 
+#ifdef LLORCH_AMX
+// The kernel gives a process the tiles' state when it asks for it: arch_prctl(2).
+bool may_use_tiles() {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
+
 // Best first. Each set needs every feature that its source is compiled with.
 std::vector<const Kernels*> available() {
   std::vector<const Kernels*> found;
@@ -53,6 +65,12 @@ std::vector<const Kernels*> available() {
                     all_set(seven.b, {3, 5, 8}) && all_set(cpuid(0x80000001).c, {5});
   // f, dq, cd, bw, vl; opmask and both halves of the zmm registers.
   if (avx2 && all_set(state, {5, 6, 7}) && all_set(seven.b, {16, 17, 28, 30, 31})) {
+#ifdef LLORCH_AMX
+    // amx-bf16, amx-tile; the tiles' configuration and data.
+    if (all_set(seven.d, {22, 24}) && all_set(state, {17, 18}) && may_use_tiles()) {
+      found.push_back(&amx_kernels());
+    }
+#endif
     found.push_back(&kAvx512Kernels);
   }
   if (avx2) found.push_back(&kAvx2Kernels);

@@ -15,6 +15,7 @@ extern const Kernels LLORCH_KERNELS = {
     .panel_rows = LLORCH_ISA::kPanelRows,
     .matmul = {LLORCH_ISA::matmul<LLORCH_ISA::StoredF32>, LLORCH_ISA::matmul<LLORCH_ISA::StoredF16>,
                LLORCH_ISA::matmul<LLORCH_ISA::StoredBF16>},
+    .split_row = nullptr,
     .embed = {LLORCH_ISA::embed<LLORCH_ISA::StoredF32>, LLORCH_ISA::embed<LLORCH_ISA::StoredF16>,
               LLORCH_ISA::embed<LLORCH_ISA::StoredBF16>},
     .add = LLORCH_ISA::add,

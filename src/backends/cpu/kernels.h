@@ -17,11 +17,17 @@ constexpr int kBlockRows = 128;
 constexpr int kBlockPanels = 8;
 // Up to so many rows a product waits for weights rather than for arithmetic.
 constexpr int kFewRows = 24;
+// Where Kernels::split_row is there: into how many bf16 an activation is split, and how many rows
+// and columns a tile of them has.
+constexpr int kSplits = 3;
+constexpr int kSplitRows = 16;
+constexpr int kSplitColumns = 32;
 // Queries (rows x heads of one kv head) of an attention tile, unless one row has more.
 constexpr int kTileQueries = 64;
 
 // A weight in panels of Kernels::panel_rows rows. Within a panel: column by column, the rows of a
-// column side by side; the last panel is filled up with zeros. 16-bit elements, see interleave.
+// column side by side; the last panel is filled up with zeros. How bf16 elements lie instead, see
+// packed_weight.cc.
 struct PanelWeight {
   const std::byte* panels;  // 64-byte aligned
   const float* bias;        // [panels * panel_rows], or null
@@ -37,6 +43,7 @@ struct Matmul {
   int32_t m;
   float softcap;  // 0 = off
   PanelWeight w;
+  const uint16_t* split;  // x as Kernels::split_row() leaves it; null if it is not used
 };
 
 // The kv blocks of one layer. A block holds its keys, then its values: [kv_heads][tokens][row].
@@ -83,6 +90,10 @@ struct Kernels {
   // Panels [first, last), at most kBlockPanels. `scratch` holds kBlockPanels * kBlockRows *
   // panel_rows floats.
   void (*matmul[3])(const Matmul& args, int32_t first, int32_t last, float* scratch);
+  // Null, or makes what bf16 weights' products take in place of floats: one row, in tiles
+  // [rows / kSplitRows, rounded up][cols / kSplitColumns, rounded
+  // up][kSplits][kSplitRows][kSplitColumns].
+  void (*split_row)(const float* x, int32_t row, int32_t cols, uint16_t* tiles);
   // One row of a packed weight, times scale.
   void (*embed[3])(const PanelWeight& table, int32_t row, float scale, float* out);
   // out = a + b
@@ -101,5 +112,6 @@ struct Kernels {
 };
 
 extern const Kernels kSseKernels, kAvx2Kernels, kAvx512Kernels, kNeonKernels;
+const Kernels& amx_kernels();
 
 }  // namespace llorch::cpu

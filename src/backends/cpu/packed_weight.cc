@@ -46,6 +46,27 @@ void spread(const std::byte* source, int32_t count, Element<to>* target, int32_t
   }
 }
 
+template <DType to>
+void spread_any(DType from, const std::byte* source, int32_t count, Element<to>* target,
+                int32_t stride) {
+  switch (from) {
+    case DType::kF32:
+      return spread<DType::kF32, to>(source, count, target, stride);
+    case DType::kF16:
+      return spread<DType::kF16, to>(source, count, target, stride);
+    case DType::kBF16:
+      return spread<DType::kBF16, to>(source, count, target, stride);
+  }
+}
+
+// Where bf16 products take split rows, a panel is rows of tiles: two columns side by side for each
+// of 16 of the panel's rows, those of the next 16, then the next two columns.
+size_t place_in_tiles(int32_t row, int32_t column, int32_t height) {
+  constexpr int32_t kPairs = kSplitColumns / 2;
+  return static_cast<size_t>(column / 2) * 2 * static_cast<size_t>(height) +
+         static_cast<size_t>(row / kPairs * kSplitColumns + row % kPairs * 2 + column % 2);
+}
+
 // The place of a panel's row in each of its columns: kernels read 16-bit bfloats as pairs of
 // vectors, whose elements alternate.
 int32_t place_in_column(int32_t row, DType type, int32_t lanes) {
@@ -91,25 +112,26 @@ class Packer {
         weight_.panels.data() + static_cast<size_t>(panel) * static_cast<size_t>(view.panel_bytes));
     const int32_t height = kernels_.panel_rows;
     const int32_t first = panel * height, valid = std::min(height, view.rows - first);
-    if (valid < height) std::memset(target, 0, static_cast<size_t>(view.panel_bytes));
+    const bool tiles = to == DType::kBF16 && kernels_.split_row != nullptr;
+    if (valid < height || (tiles && view.cols % kSplitColumns != 0)) {
+      std::memset(target, 0, static_cast<size_t>(view.panel_bytes));
+    }
     for (int32_t column = 0; column < view.cols; column += kColumns) {
       const int32_t count = std::min(kColumns, view.cols - column);
       for (int32_t i = 0; i < valid; ++i) {
         const Row& row = rows_[static_cast<size_t>(first + i)];
         const std::byte* source = row.data + static_cast<size_t>(column) * size_bytes(row.type);
+        if (tiles) {
+          Element<to> values[kColumns];
+          spread_any<to>(row.type, source, count, values, 1);
+          for (int32_t k = 0; k < count; ++k) {
+            target[place_in_tiles(i, column + k, height)] = values[k];
+          }
+          continue;
+        }
         Element<to>* place = target + static_cast<size_t>(column) * static_cast<size_t>(height) +
                              place_in_column(i, to, kernels_.lanes);
-        switch (row.type) {
-          case DType::kF32:
-            spread<DType::kF32, to>(source, count, place, height);
-            break;
-          case DType::kF16:
-            spread<DType::kF16, to>(source, count, place, height);
-            break;
-          case DType::kBF16:
-            spread<DType::kBF16, to>(source, count, place, height);
-            break;
-        }
+        spread_any<to>(row.type, source, count, place, height);
       }
     }
   }
@@ -136,8 +158,11 @@ PackedWeight pack_weight(std::span<const RawTensor> parts, std::span<const RawTe
       static_cast<uint64_t>(panels) * static_cast<uint64_t>(kernels.panel_rows);
   weight.view.rows = shape.rows;
   weight.view.cols = shape.cols;
-  weight.view.panel_bytes =
-      int64_t{shape.cols} * kernels.panel_rows * static_cast<int64_t>(size_bytes(type));
+  int64_t columns = shape.cols;
+  if (type == DType::kBF16 && kernels.split_row) {
+    columns = (columns - 1) / kSplitColumns * kSplitColumns + kSplitColumns;
+  }
+  weight.view.panel_bytes = columns * kernels.panel_rows * static_cast<int64_t>(size_bytes(type));
   weight.panels = Memory(
       static_cast<uint64_t>(panels) * static_cast<uint64_t>(weight.view.panel_bytes), "weights");
   weight.view.panels = weight.panels.data();
