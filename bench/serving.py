@@ -148,11 +148,14 @@ class Bench:
 
 
 def streams(bench):
-    """A thousand streams, all of them in every step, and a health probe beside them."""
+    """A thousand streams and a health probe beside them: a worker as it comes, and one that has all
+    of them in every step."""
     count = bench.size(1000, 100)
-    for kind, binary in (("fake", bench.fake), ("cpu", bench.cpu)):
-        with LlorchWorker(binary, bench.tiny(), "--max-batch", count, "--max-queue", count,
-                          "--kv-memory", "3000000000") as server:
+    together = ["--max-batch", count, "--max-queue", count, "--kv-memory", "3000000000"]
+    for kind, binary, flags in (("fake", bench.fake, together),
+                                ("cpu", bench.cpu, ["--max-queue", count]),
+                                ("cpu together", bench.cpu, together)):
+        with LlorchWorker(binary, bench.tiny(), *flags) as server:
             name = "streams " + kind
             bench.load(server, name + ", one stream", "--words", "0", "--concurrency", "1",
                        "--duration", bench.size(10, 1), "--probe-rate", "100")
