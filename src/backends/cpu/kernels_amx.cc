@@ -87,7 +87,7 @@ HWY_INLINE void multiply_two(const uint16_t* rows, const uint16_t* panel, int64_
 HWY_INLINE void fetch_ahead(const uint16_t* weights) {
   constexpr int kLine = 64 / sizeof(uint16_t);
   for (int i = 0; i < kBlockWeights; i += kLine) {
-    __builtin_prefetch(weights + 8 * kBlockWeights + i, 0, 2);
+    __builtin_prefetch(weights + 4 * kBlockWeights + i, 0, 2);
     __builtin_prefetch(weights + kBlockWeights + i);
   }
 }
