@@ -190,6 +190,7 @@ struct Engine::Impl {
   std::optional<EngineMetrics> metrics;  // made anew after the warm-up
   OpenRequests requests;
   Forecast forecast;
+  std::atomic<int32_t> open_ended_tokens{256};  // of answers whose length nobody has set: the mean
   StepBoard board;
   StallWatch watch;
   Intake intake;
@@ -334,6 +335,11 @@ void Engine::Impl::finish(Sequence* sequence, Event terminal) {
   metrics->finished(owned->times, outcome_of(terminal), owned->prompt_tokens,
                     owned->output->tokens_out(), options.now());
   publish(1);
+  if (owned->request.open_ended && std::holds_alternative<EndEvent>(terminal)) {
+    constexpr int32_t kNew = 8;  // the part of the mean that a new one is
+    open_ended_tokens =
+        open_ended_tokens + (owned->output->tokens_out() - open_ended_tokens) / kNew;
+  }
   told([&]() -> std::optional<Event> {
     if (owned->request.on_end) owned->request.on_end(summary(*owned, terminal, options.now()));
     return std::nullopt;
@@ -371,11 +377,17 @@ void Engine::Impl::publish_forecast() {
 
 // Any thread: of StepCost it uses what never changes.
 OpenWork Engine::Impl::work_of(const Sequence& sequence) const {
-  const int32_t mean_length = (sequence.known() + sequence.limit()) / 2;
+  int32_t end = sequence.limit();
+  if (sequence.request.open_ended) {
+    // As long as others were, or as much again as it has given already.
+    const int32_t given = sequence.known() - sequence.prompt_tokens;
+    end = std::min(end, sequence.prompt_tokens + std::max(open_ended_tokens.load(), 2 * given));
+  }
+  const int32_t mean_length = (sequence.known() + end) / 2;
   return {.requests = 1,
           .prompts = sequence.missing() > 1 ? 1 : 0,
           .prompt_tokens = std::max(0, sequence.to_compute() - 1),
-          .output_tokens = sequence.limit() - sequence.known(),
+          .output_tokens = end - sequence.known(),
           .decode_reads = cost.with_decode({}, mean_length).decode_reads,
           .kv_tokens = mean_length};
 }

@@ -190,6 +190,31 @@ TEST(EngineTime, ADeadlineIsTakenIfItCanBeMet) {
   }
 }
 
+// What is open-ended takes as long as such requests took, not all that the context leaves.
+TEST(EngineTime, ADeadlineOfAnOpenEndedRequest) {
+  TimedEngine test(8192);
+  const auto request = [&](std::string job_id, int32_t max_tokens) {
+    Request r = prompt_of(std::move(job_id), 20, max_tokens);
+    r.open_ended = true;
+    return r;
+  };
+  const auto take = [&](Request r, milliseconds deadline) {
+    r.deadline = test.now() + deadline;
+    return test.submit(std::move(r));
+  };
+  EXPECT_THROW(take(request("first", 8000), milliseconds(10'000)), Overloaded);
+  for (int i = 0; i < 40; ++i) {
+    const auto reader = test.submit(request("before" + std::to_string(i), 50));
+    while (test.engine->step()) {
+    }
+  }
+  EXPECT_THROW(take(prompt_of("second", 20, 8000), milliseconds(10'000)), Overloaded);
+  EXPECT_THROW(take(request("third", 8000), milliseconds(2'000)), Overloaded);
+  const auto goes_on = take(request("fourth", 8000), milliseconds(10'000));
+  for (int i = 0; i < 300; ++i) test.step();
+  EXPECT_NE(described(*goes_on).find("failed(TIMEOUT"), std::string::npos);
+}
+
 TEST(EngineTime, ADeadlineThatPassesEndsItsRequest) {
   TimedEngine test(256);
   Request request = prompt_of("subject", 20, 100);

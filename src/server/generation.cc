@@ -195,6 +195,7 @@ std::variant<Generation, Reply> openai_generation(const Service& service,
   g.request.job_id = facts.id;
   g.request.max_tokens = wanted.max_tokens ? static_cast<int32_t>(*wanted.max_tokens)
                                            : context - static_cast<int32_t>(prompt.size());
+  g.request.open_ended = !wanted.max_tokens;
   g.request.prompt = std::move(prompt);
   g.request.in_one_piece = !wanted.stream;
   g.writer = wanted.stream ? chunk_writer(std::move(facts)) : whole_writer(std::move(facts));
