@@ -155,7 +155,8 @@ int run(int argc, char** argv) {
   }
   for (const int rows : {16, prompt}) {
     const double time = time_step(backend, net, 1, rows, context);
-    std::printf("prefill %d at %d: %7.1f ms, %6.1f tok/s\n", rows, context, time * 1e3, rows / time);
+    std::printf("prefill %d at %d: %7.1f ms, %6.1f tok/s\n", rows, context, time * 1e3,
+                rows / time);
   }
   const double time = time_step(backend, net, 1, prompt, 0);
   const double weights = bytes / static_cast<double>(size_bytes(type)) - double{kVocab} * kHidden;

@@ -19,8 +19,8 @@ struct Request {
   std::string job_id, correlation_id;
   std::vector<int32_t> prompt;  // token ids; not empty
   int32_t max_tokens = 0;       // prompt and this fit the context
-  bool open_ended = false;      // max_tokens is but what the context leaves: nobody asked for so many
-  Sampling sampling;            // seed set; index and history are the engine's
+  bool open_ended = false;  // max_tokens is but what the context leaves: nobody asked for so many
+  Sampling sampling;        // seed set; index and history are the engine's
   std::vector<std::string> stop;
   bool ignore_eos = false;
   // The answer leaves in one piece, so no reader can fall behind: max_tokens bounds its events.
