@@ -85,7 +85,7 @@ Weight Backend::pack(std::span<const RawTensor> parts, DType type,
   impl->name = shapes::packed_name(parts);
   impl->packed = cpu::pack_weight(parts, bias, shape, type, impl_->kernels, impl_->pool);
   *impl_->weight_bytes += impl->packed.bytes();
-  if (shape.rows > 1) impl_->most_columns = std::max(impl_->most_columns, shape.cols);
+  if (type == DType::kBF16) impl_->most_columns = std::max(impl_->most_columns, shape.cols);
   return {std::move(impl), shape, shape.rows == 1 ? DType::kF32 : type};
 }
 

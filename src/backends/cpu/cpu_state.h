@@ -105,7 +105,7 @@ struct State {
   bool prepared = false;
   Needs needs;
   Arena arena;  // in units of 64 bytes per row, so that any number of rows gets the same layout
-  int32_t most_columns = 0;  // of the weights
+  int32_t most_columns = 0;  // of the bf16 weights
   Memory arena_memory, logits, rope_tables;
   Memory split;  // the rows that Kernels::split_row has split last
   std::vector<Memory> thread_scratch;

@@ -90,9 +90,8 @@ struct Kernels {
   // Panels [first, last), at most kBlockPanels. `scratch` holds kBlockPanels * kBlockRows *
   // panel_rows floats.
   void (*matmul[3])(const Matmul& args, int32_t first, int32_t last, float* scratch);
-  // Null, or makes what bf16 weights' products take in place of floats: one row, in tiles
-  // [rows / kSplitRows, rounded up][cols / kSplitColumns, rounded
-  // up][kSplits][kSplitRows][kSplitColumns].
+  // Null, or makes what bf16 weights' products take in place of floats: one row, in tiles [of rows]
+  // [of columns][kSplits][kSplitRows][kSplitColumns], the last ones filled up.
   void (*split_row)(const float* x, int32_t row, int32_t cols, uint16_t* tiles);
   // One row of a packed weight, times scale.
   void (*embed[3])(const PanelWeight& table, int32_t row, float scale, float* out);

@@ -1,7 +1,7 @@
 // Products with bf16 weights on the tile unit of newer Xeons; all else is avx512's. The unit
 // multiplies bf16 with bf16, exactly, and sums in f32, so an activation is split into three bf16
-// that together are the float: what comes out is as exact as f32 arithmetic, and several times as
-// fast.
+// that together are the float: what comes out is as exact as f32 arithmetic, at more than twice the
+// speed.
 #define LLORCH_ISA amx
 
 #include <immintrin.h>
