@@ -16,12 +16,13 @@
 
 namespace llorch {
 
-enum class DType : uint8_t { kF32, kF16, kBF16 };
+// The quantised types are ggml's blocks (ops/dtype.h says how large); only weights have them.
+enum class DType : uint8_t { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_K, kQ5_K, kQ6_K, kIQ4_NL };
 enum class Act : uint8_t { kSilu, kGeluTanh, kGelu };  // kGelu: the exact one, by erf
 enum class NormKind : uint8_t { kRms, kLayer };
 
-size_t size_bytes(DType type);  // of one element
-const char* name(DType type);   // "f32", "f16", "bf16"
+size_t size_bytes(DType type);  // of one element; not of a quantised type
+const char* name(DType type);   // "f32", "bf16", "q4_k"
 
 struct Shape {
   int32_t rows = 0, cols = 0;
@@ -33,7 +34,8 @@ struct Device {
   uint64_t total_bytes = 0, free_bytes = 0;
 };
 
-// A checkpoint's tensor; a vector of n is {1, n}. `bytes` need not be aligned.
+// A checkpoint's tensor; a vector of n is {1, n}. `bytes` need not be aligned. Rows of a quantised
+// type are whole blocks.
 struct RawTensor {
   std::string name;
   DType type = DType::kF32;
@@ -204,8 +206,8 @@ class Backend {
   // Sums 2 x 2 zeros on the device, reads the sum back and compares. Throws Error{kDevice}.
   void verify_device();
   // Stacks the rows of `parts` (and of `bias`, one vector per part, or none) into one weight,
-  // stored as `type`; vectors ({1, n}: norm gains, no op takes them for a matrix) are kept in f32.
-  // The bytes are not needed afterwards. Throws OutOfMemory.
+  // stored as `type`, but quantised parts as they are; vectors ({1, n}: norm gains, no op takes
+  // them for a matrix) are kept in f32. The bytes are not needed afterwards. Throws OutOfMemory.
   Weight pack(std::span<const RawTensor> parts, DType type, std::span<const RawTensor> bias = {});
   // Runs f on `largest` (slots all -1) to measure its scratch, fixes it, and returns its bytes.
   uint64_t prepare(const Forward& f, const Batch& largest);

@@ -3,23 +3,44 @@
 
 #include <bit>
 #include <cstring>
+#include <iterator>
 
 #include "base/error.h"
 
 namespace llorch {
+namespace {
 
-size_t size_bytes(DType type) { return type == DType::kF32 ? 4 : 2; }
+struct Known {
+  const char* name;
+  BlockLayout layout;
+};
+constexpr Known kKnown[] = {{"f32", {1, 4}},      {"f16", {1, 2}},      {"bf16", {1, 2}},
+                            {"q8_0", {32, 34}},   {"q4_0", {32, 18}},   {"q4_k", {256, 144}},
+                            {"q5_k", {256, 176}}, {"q6_k", {256, 210}}, {"iq4_nl", {32, 18}}};
 
-const char* name(DType type) {
-  switch (type) {
-    case DType::kF32:
-      return "f32";
-    case DType::kF16:
-      return "f16";
-    case DType::kBF16:
-      return "bf16";
-  }
-  return "unknown";
+const Known& known(DType type) {
+  const auto index = static_cast<size_t>(type);
+  CHECK(index < std::size(kKnown));
+  return kKnown[index];
+}
+
+}  // namespace
+
+const char* name(DType type) { return known(type).name; }
+
+BlockLayout block_layout(DType type) { return known(type).layout; }
+
+bool is_quantised(DType type) { return known(type).layout.values > 1; }
+
+size_t size_bytes(DType type) {
+  CHECK(!is_quantised(type));
+  return static_cast<size_t>(known(type).layout.bytes);
+}
+
+uint64_t row_bytes(DType type, int64_t count) {
+  const BlockLayout block = known(type).layout;
+  CHECK(count >= 0 && count % block.values == 0);
+  return static_cast<uint64_t>(count / block.values) * static_cast<uint64_t>(block.bytes);
 }
 
 uint16_t f16_from_f32(float value) {
@@ -74,10 +95,10 @@ float rounded(float value, DType type) {
       return f32_from_f16(f16_from_f32(value));
     case DType::kBF16:
       return f32_from_bf16(bf16_from_f32(value));
-    case DType::kF32:
-      break;
+    default:
+      CHECK(!is_quantised(type));
+      return value;
   }
-  return value;
 }
 
 std::vector<float> to_f32(std::span<const std::byte> bytes, DType type, size_t count) {

@@ -10,12 +10,21 @@
 
 namespace llorch {
 
+// A block of a type: so many values of a row in so many bytes.
+struct BlockLayout {
+  int32_t values, bytes;
+};
+BlockLayout block_layout(DType type);  // one value where the type is not quantised
+bool is_quantised(DType type);
+// Of `count` values of a row, which are whole blocks.
+uint64_t row_bytes(DType type, int64_t count);
+
 uint16_t f16_from_f32(float value);
 float f32_from_f16(uint16_t bits);
 uint16_t bf16_from_f32(float value);  // a NaN stays a NaN
 float f32_from_bf16(uint16_t bits);
 
-// What `value` becomes when it is stored as `type`.
+// What `value` becomes when it is stored as `type`, which is not quantised.
 float rounded(float value, DType type);
 
 // `count` elements of `type` at `bytes` (any alignment) as f32. `bytes` must hold them all.

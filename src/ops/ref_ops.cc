@@ -157,6 +157,20 @@ Matrix linear(const Matrix& x, const Matrix& weight, std::span<const float> bias
   return out;
 }
 
+Matrix rounded_to_int8(const Matrix& x) {
+  constexpr int kBlock = 32;
+  CHECK(x.cols % kBlock == 0);
+  Matrix out = x;
+  for (size_t first = 0; first < out.values.size(); first += kBlock) {
+    const std::span block(out.values.data() + first, kBlock);
+    float top = 0;
+    for (const float v : block) top = std::max(top, std::abs(v));
+    const float factor = top < 1e-30f ? 0 : 127 / top;
+    for (float& v : block) v = std::nearbyint(v * factor) * (top / 127);
+  }
+  return out;
+}
+
 Matrix mlp(const Matrix& x, const Matrix& gate_up, const Matrix& down, Act act) {
   const Matrix both = linear(x, gate_up);
   Matrix hidden(x.rows, down.cols);

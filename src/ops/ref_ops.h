@@ -64,6 +64,9 @@ Matrix embed(const Matrix& table, std::span<const int32_t> tokens, float scale);
 Matrix norm(const Matrix& x, const NormSpec& spec);
 Matrix add(const Matrix& a, const Matrix& b);
 Matrix linear(const Matrix& x, const Matrix& weight, std::span<const float> bias = {});
+// What products with quantised weights take for x: in blocks of 32 columns, the nearest (ties to
+// even) of 255 steps from minus to plus the highest magnitude; one that is below 1e-30 counts as 0.
+Matrix rounded_to_int8(const Matrix& x);
 Matrix mlp(const Matrix& x, const Matrix& gate_up, const Matrix& down, Act act);
 Matrix plain_mlp(const Matrix& x, const Matrix& up, std::span<const float> up_bias,
                  const Matrix& down, std::span<const float> down_bias, Act act);

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "ops/dtype.h"
 
 namespace llorch::shapes {
 namespace {
@@ -325,8 +326,12 @@ Shape packed(std::span<const RawTensor> parts, std::span<const RawTensor> bias) 
     if (part.shape.rows < 1 || part.shape.cols < 1) {
       fail("pack", part.name + " is " + text(part.shape));
     }
-    const uint64_t wanted =
-        uint64_t(part.shape.rows) * uint64_t(part.shape.cols) * size_bytes(part.type);
+    const int32_t block = block_layout(part.type).values;
+    if (part.shape.cols % block != 0) {
+      fail("pack", part.name + " columns; got " + text(part.shape.cols) +
+                       ", want whole blocks of " + text(block));
+    }
+    const uint64_t wanted = uint64_t(part.shape.rows) * row_bytes(part.type, part.shape.cols);
     if (part.bytes.size() != wanted) {
       fail("pack", part.name + " bytes; got " + text(static_cast<int64_t>(part.bytes.size())) +
                        ", want " + text(static_cast<int64_t>(wanted)));
@@ -343,11 +348,13 @@ Shape packed(std::span<const RawTensor> parts, std::span<const RawTensor> bias) 
   }
   want(rows <= std::numeric_limits<int32_t>::max(), "pack", "rows", rows,
        std::numeric_limits<int32_t>::max());
+  if (rows == 1 && is_quantised(parts[0].type)) fail("pack", parts[0].name + " is quantised");
   if (bias.empty()) return {static_cast<int32_t>(rows), parts[0].shape.cols};
   want(bias.size() == parts.size(), "pack", "bias vectors", static_cast<int64_t>(bias.size()),
        static_cast<int64_t>(parts.size()));
   for (size_t i = 0; i < bias.size(); ++i) {
     bytes(bias[i]);
+    if (is_quantised(bias[i].type)) fail("pack", bias[i].name + " is quantised");
     vector_of("pack", {bias[i].shape, bias[i].name}, parts[i].shape.rows);
   }
   return {static_cast<int32_t>(rows), parts[0].shape.cols};

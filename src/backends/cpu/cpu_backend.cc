@@ -8,6 +8,7 @@
 #include "backends/cpu/isa.h"
 #include "base/error.h"
 #include "base/os.h"
+#include "ops/dtype.h"
 
 namespace llorch {
 namespace {
@@ -85,8 +86,14 @@ Weight Backend::pack(std::span<const RawTensor> parts, DType type,
   impl->name = shapes::packed_name(parts);
   impl->packed = cpu::pack_weight(parts, bias, shape, type, impl_->kernels, impl_->pool);
   *impl_->weight_bytes += impl->packed.bytes();
-  if (type == DType::kBF16) impl_->most_columns = std::max(impl_->most_columns, shape.cols);
-  return {std::move(impl), shape, shape.rows == 1 ? DType::kF32 : type};
+  for (const cpu::PackedRows& rows : impl->packed.rows) {
+    int32_t* most = is_quantised(rows.type)     ? &impl_->most_quantised_columns
+                    : rows.type == DType::kBF16 ? &impl_->most_columns
+                                                : nullptr;
+    if (most) *most = std::max(*most, shape.cols);
+  }
+  const DType stored = shape.rows == 1 ? DType::kF32 : impl->packed.rows[0].type;
+  return {std::move(impl), shape, stored};
 }
 
 uint64_t Backend::weight_bytes() const { return *impl_->weight_bytes; }
@@ -154,8 +161,16 @@ uint64_t cpu::State::allocate_scratch() {
   rope_tables = cpu::Memory(rope_floats * 4, "rope tables");
   split = cpu::Memory(kernels.split_row ? split_bytes(std::max(rows, logit_rows), most_columns) : 0,
                       "activations");
-  for (cpu::Memory* memory : {&arena_memory, &logits, &rope_tables, &split}) memory->commit();
-  uint64_t bytes = arena_memory.bytes() + logits.bytes() + rope_tables.bytes() + split.bytes();
+  const uint64_t most_rows = cpu::quantised_stride(std::max(rows, logit_rows)),
+                 blocks = static_cast<uint64_t>(most_quantised_columns) / cpu::kBlockColumns;
+  quantised_values = cpu::Memory(most_rows * blocks * cpu::kBlockColumns, "activations");
+  quantised_blocks = cpu::Memory(most_rows * blocks * sizeof(cpu::QuantisedBlock), "activations");
+  uint64_t bytes = 0;
+  for (cpu::Memory* memory :
+       {&arena_memory, &logits, &rope_tables, &split, &quantised_values, &quantised_blocks}) {
+    memory->commit();
+    bytes += memory->bytes();
+  }
   thread_scratch.clear();
   sampling_scratch.resize(static_cast<size_t>(pool.threads()));
   for (SamplingScratch& scratch : sampling_scratch) {

@@ -3,6 +3,7 @@
 
 #include "backends/cpu/cpu_state.h"
 #include "base/error.h"
+#include "ops/dtype.h"
 #include "ops/rope_frequencies.h"
 
 namespace llorch {
@@ -34,8 +35,12 @@ size_t index_of(DType type) { return static_cast<size_t>(type); }
 // The kernels' tables are indexed by it.
 static_assert(static_cast<int>(Act::kSilu) == 0 && static_cast<int>(Act::kGeluTanh) == 1 &&
               static_cast<int>(Act::kGelu) == 2);
-static_assert(static_cast<int>(DType::kF32) == 0 && static_cast<int>(DType::kF16) == 1 &&
-              static_cast<int>(DType::kBF16) == 2);
+static_assert(
+    static_cast<int>(DType::kF32) == cpu::kF32 && static_cast<int>(DType::kF16) == cpu::kF16 &&
+    static_cast<int>(DType::kBF16) == cpu::kBF16 && static_cast<int>(DType::kQ8_0) == cpu::kQ8_0 &&
+    static_cast<int>(DType::kQ4_0) == cpu::kQ4_0 && static_cast<int>(DType::kQ4_K) == cpu::kQ4_K &&
+    static_cast<int>(DType::kQ5_K) == cpu::kQ5_K && static_cast<int>(DType::kQ6_K) == cpu::kQ6_K &&
+    static_cast<int>(DType::kIQ4_NL) == cpu::kIQ4_NL);
 
 Tensor Ops::Step::make(Shape shape) {
   auto impl = std::make_shared<Tensor::Impl>();
@@ -51,12 +56,24 @@ void Ops::Step::point_rows(const float* x, int64_t x_stride, int32_t m) {
   for (int32_t i = 0; i < m; ++i) cpu.row_pointers[static_cast<size_t>(i)] = x + i * x_stride;
 }
 
-void cpu::State::split_rows(int32_t m, int32_t cols) {
+const uint16_t* cpu::State::split_rows(int32_t m, int32_t cols) {
   for_rows(m, int64_t{cols} * kSplits, [&](int32_t first, int32_t last, int) {
     for (int32_t i = first; i < last; ++i) {
       kernels.split_row(row_pointers[static_cast<size_t>(i)], i, cols, split.as<uint16_t>());
     }
   });
+  return split.as<uint16_t>();
+}
+
+cpu::QuantisedRows cpu::State::quantise_rows(int32_t m, int32_t cols) {
+  const QuantisedRows rows{quantised_values.as<int8_t>(), quantised_blocks.as<QuantisedBlock>(),
+                           static_cast<int64_t>(quantised_stride(static_cast<uint64_t>(m)))};
+  for_rows(m, cols, [&](int32_t first, int32_t last, int) {
+    for (int32_t i = first; i < last; ++i) {
+      kernels.quantise_row(row_pointers[static_cast<size_t>(i)], i, cols, rows);
+    }
+  });
+  return rows;
 }
 
 void Ops::Step::multiply(const float* x, int64_t x_stride, int32_t m, const Weight& w, float* out) {
@@ -81,26 +98,33 @@ void Ops::Step::mlp_pointed(int32_t m, const Weight& up, const Weight& down, Act
 
 void Ops::Step::multiply_pointed(int32_t m, const Weight& w, float* out, float softcap) {
   if (m == 0) return;
-  const cpu::PanelWeight& view = w.impl->packed.view;
-  const bool splits = w.type == DType::kBF16 && cpu.kernels.split_row;
-  if (splits) cpu.split_rows(m, w.shape.cols);
-  const cpu::Matmul args{cpu.row_pointers.data(),
-                         out,
-                         w.shape.rows,
-                         m,
-                         softcap,
-                         view,
-                         splits ? cpu.split.as<uint16_t>() : nullptr};
-  const auto kernel = cpu.kernels.matmul[index_of(w.type)];
-  const int32_t panels = (view.rows - 1) / cpu.kernels.panel_rows + 1;
+  const auto& parts = w.impl->packed.rows;
+  const auto any = [&](auto&& test) { return std::ranges::any_of(parts, test); };
+  const auto is_split = [&](const cpu::PackedRows& part) {
+    return part.type == DType::kBF16 && cpu.kernels.split_row;
+  };
+  cpu::Matmul args{cpu.row_pointers.data(), out, w.shape.rows, m, softcap, {}, nullptr, {}};
+  if (any(is_split)) args.split = cpu.split_rows(m, w.shape.cols);
+  if (any([](const cpu::PackedRows& part) { return is_quantised(part.type); })) {
+    args.quantised = cpu.quantise_rows(m, w.shape.cols);
+  }
+  for (const cpu::PackedRows& part : parts) {
+    args.w = part.view;
+    args.out = out + part.first_row;
+    multiply_panels(args, cpu.kernels.matmul[index_of(part.type)]);
+  }
+}
+
+void Ops::Step::multiply_panels(const cpu::Matmul& args, cpu::MatmulKernel kernel) {
+  const int32_t panels = (args.w.rows - 1) / cpu.kernels.panel_rows + 1;
   // A task reads some 128 KB of weights, or computes about as long as that takes.
   constexpr int64_t kTaskBytes = 128 << 10;
-  const int64_t work = view.panel_bytes * (1 + (m - 1) / 4);
+  const int64_t work = args.w.panel_bytes * (1 + (args.m - 1) / 4);
   const auto together =
       static_cast<int32_t>(std::clamp<int64_t>(kTaskBytes / work, 2, cpu::kBlockPanels));
   const int32_t spread = (panels - 1) / (2 * cpu.pool.threads()) + 1;
   // Many rows want many panels, which share a block of activations, but work for every thread too.
-  const int32_t per_task = m > cpu::kFewRows ? std::min(cpu::kBlockPanels, spread) : together;
+  const int32_t per_task = args.m > cpu::kFewRows ? std::min(cpu::kBlockPanels, spread) : together;
   cpu.pool.parallel_for((panels - 1) / per_task + 1, [&](int task, int thread) {
     const int32_t first = task * per_task;
     kernel(args, first, std::min(first + per_task, panels), cpu.scratch_of(thread));
@@ -169,12 +193,13 @@ Tensor Ops::embed(const Weight& table, float scale) {
   Tensor out = step->make(shapes::embed(step->batch, named(table)));
   if (step->measuring) return out;
   auto& cpu = step->cpu;
-  const auto kernel = cpu.kernels.embed[index_of(table.type)];
   const int64_t cols = table.shape.cols;
   cpu.for_rows(step->rows(), cols * 4, [&](int32_t first, int32_t last, int) {
     for (int32_t row = first; row < last; ++row) {
-      kernel(table.impl->packed.view, step->batch.tokens[static_cast<size_t>(row)], scale,
-             out.impl->data + row * cols);
+      const int32_t token = step->batch.tokens[static_cast<size_t>(row)];
+      const cpu::PackedRows& part = table.impl->packed.holding(token);
+      cpu.kernels.embed[index_of(part.type)](part.view, token - part.first_row, scale,
+                                             out.impl->data + row * cols);
     }
   });
   return out;

@@ -73,6 +73,9 @@ struct KvPool {
   }
 };
 
+// QuantisedRows::stride for so many rows.
+inline uint64_t quantised_stride(uint64_t rows) { return (rows + 15) / 16 * 16; }
+
 // A row on its way to an expert.
 struct Route {
   int32_t expert, row;
@@ -106,8 +109,10 @@ struct State {
   Needs needs;
   Arena arena;  // in units of 64 bytes per row, so that any number of rows gets the same layout
   int32_t most_columns = 0;  // of the bf16 weights
+  int32_t most_quantised_columns = 0;
   Memory arena_memory, logits, rope_tables;
-  Memory split;  // the rows that Kernels::split_row has split last
+  Memory split;                               // the rows that Kernels::split_row has split last
+  Memory quantised_values, quantised_blocks;  // and those that Kernels::quantise_row has
   std::vector<Memory> thread_scratch;
   std::vector<SamplingScratch> sampling_scratch;
   std::vector<const float*> row_pointers;
@@ -123,7 +128,8 @@ struct State {
   float* rope_table(size_t index) const;
   uint64_t allocate_scratch();
   // The first `m` of row_pointers, `cols` long.
-  void split_rows(int32_t m, int32_t cols);
+  const uint16_t* split_rows(int32_t m, int32_t cols);
+  QuantisedRows quantise_rows(int32_t m, int32_t cols);
   void sample_rows(const Tensor& logits_tensor, std::span<const Sampling> sampling);
 
   // Calls body(first, last, thread) for pieces of `rows` that each touch some 16 thousand floats.
@@ -157,6 +163,7 @@ struct Ops::Step {
   void point_rows(const float* x, int64_t x_stride, int32_t m);
   // out[i] = w * x[i] for the `m` rows that cpu.row_pointers names.
   void multiply_pointed(int32_t m, const Weight& w, float* out, float softcap);
+  void multiply_panels(const cpu::Matmul& args, cpu::MatmulKernel kernel);
   // The same for rows `x_stride` floats apart.
   void multiply(const float* x, int64_t x_stride, int32_t m, const Weight& w, float* out);
   // The MLP of the `m` rows that cpu.row_pointers names. If `gated`, `up` stacks the gate's rows

@@ -26,9 +26,9 @@ struct Registers {
   unsigned a = 0, b = 0, c = 0, d = 0;
 };
 
-Registers cpuid(unsigned leaf) {
+Registers cpuid(unsigned leaf, unsigned subleaf = 0) {
   Registers r;
-  __get_cpuid_count(leaf, 0, &r.a, &r.b, &r.c, &r.d);
+  __get_cpuid_count(leaf, subleaf, &r.a, &r.b, &r.c, &r.d);
   return r;
 }
 
@@ -65,14 +65,17 @@ std::vector<const Kernels*> available() {
                     all_set(seven.b, {3, 5, 8}) && all_set(cpuid(0x80000001).c, {5});
   // f, dq, cd, bw, vl; opmask and both halves of the zmm registers.
   if (avx2 && all_set(state, {5, 6, 7}) && all_set(seven.b, {16, 17, 28, 30, 31})) {
+    const bool vnni = all_set(seven.c, {11});
 #ifdef LLORCH_AMX
-    // amx-bf16, amx-tile; the tiles' configuration and data.
-    if (all_set(seven.d, {22, 24}) && all_set(state, {17, 18}) && may_use_tiles()) {
+    // amx-bf16, amx-tile, amx-int8; the tiles' configuration and data.
+    if (vnni && all_set(seven.d, {22, 24, 25}) && all_set(state, {17, 18}) && may_use_tiles()) {
       found.push_back(&amx_kernels());
     }
 #endif
+    if (vnni) found.push_back(&avx512_vnni_kernels());
     found.push_back(&kAvx512Kernels);
   }
+  if (avx2 && all_set(cpuid(7, 1).a, {4})) found.push_back(&avx_vnni_kernels());
   if (avx2) found.push_back(&kAvx2Kernels);
   if (all_set(one.c, {0, 9})) found.push_back(&kSseKernels);  // sse3, ssse3
   return found;

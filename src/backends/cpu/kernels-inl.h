@@ -6,6 +6,7 @@
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/matmul-inl.h"
 #include "backends/cpu/pointwise-inl.h"
+#include "backends/cpu/quantised-inl.h"
 
 namespace llorch::cpu {
 
@@ -14,10 +15,17 @@ extern const Kernels LLORCH_KERNELS = {
     .lanes = LLORCH_ISA::kLanes,
     .panel_rows = LLORCH_ISA::kPanelRows,
     .matmul = {LLORCH_ISA::matmul<LLORCH_ISA::StoredF32>, LLORCH_ISA::matmul<LLORCH_ISA::StoredF16>,
-               LLORCH_ISA::matmul<LLORCH_ISA::StoredBF16>},
+               LLORCH_ISA::matmul<LLORCH_ISA::StoredBF16>, LLORCH_ISA::matmul_quantised<kQ8_0>,
+               LLORCH_ISA::matmul_quantised<kQ4_0>, LLORCH_ISA::matmul_quantised<kQ4_K>,
+               LLORCH_ISA::matmul_quantised<kQ5_K>, LLORCH_ISA::matmul_quantised<kQ6_K>,
+               LLORCH_ISA::matmul_quantised<kIQ4_NL>},
     .split_row = nullptr,
+    .quantise_row = LLORCH_ISA::quantise_row,
     .embed = {LLORCH_ISA::embed<LLORCH_ISA::StoredF32>, LLORCH_ISA::embed<LLORCH_ISA::StoredF16>,
-              LLORCH_ISA::embed<LLORCH_ISA::StoredBF16>},
+              LLORCH_ISA::embed<LLORCH_ISA::StoredBF16>, LLORCH_ISA::embed_quantised<kQ8_0>,
+              LLORCH_ISA::embed_quantised<kQ4_0>, LLORCH_ISA::embed_quantised<kQ4_K>,
+              LLORCH_ISA::embed_quantised<kQ5_K>, LLORCH_ISA::embed_quantised<kQ6_K>,
+              LLORCH_ISA::embed_quantised<kIQ4_NL>},
     .add = LLORCH_ISA::add,
     .norm = LLORCH_ISA::norm,
     .activate = {LLORCH_ISA::activate<LLORCH_ISA::silu_of>,

@@ -24,10 +24,47 @@ constexpr int kSplitRows = 16;
 constexpr int kSplitColumns = 32;
 // Queries (rows x heads of one kv head) of an attention tile, unless one row has more.
 constexpr int kTileQueries = 64;
+// Types of weights, as DType numbers them, and how many of them kv blocks may have.
+enum WeightType : int { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_K, kQ5_K, kQ6_K, kIQ4_NL };
+constexpr int kWeightTypes = 9, kKvTypes = 3;
+
+// Quantised weights and the activations that meet them go by columns of so many.
+constexpr int kBlockColumns = 32;
+// How such a block lies in a panel, in bytes for each of its rows: quantised_panel.h says more.
+struct PanelBlock {
+  int bits;          // of a code
+  int code_bytes;    // codes of the block's columns
+  int scale_bytes;   // and what they are multiplied with
+  int header_bytes;  // what so many blocks share, before the first of them
+  int blocks_per_header;
+};
+// Indexed by WeightType.
+constexpr PanelBlock kPanelBlocks[kWeightTypes] = {{},
+                                                   {},
+                                                   {},
+                                                   {8, 32, 2, 0, 1},
+                                                   {4, 16, 2, 0, 1},
+                                                   {4, 16, 2, 4, 8},
+                                                   {5, 20, 2, 4, 8},
+                                                   {6, 24, 2, 2, 8},
+                                                   {4, 16, 2, 0, 1}};
+
+// Activations for quantised weights: int8 times a scale, block by block, row by row.
+struct QuantisedBlock {
+  float scale;
+  float scaled_sum;    // scale times the sum of the values
+  int32_t minus_sum;   // minus the sum of the values
+  int32_t minus_half;  // of the first half of them
+};
+struct QuantisedRows {
+  int8_t* values;          // [blocks][stride][kBlockColumns], -127 to 127
+  QuantisedBlock* blocks;  // [blocks][stride]
+  int64_t stride;          // rows, rounded up to 16
+};
 
 // A weight in panels of Kernels::panel_rows rows. Within a panel: column by column, the rows of a
 // column side by side; the last panel is filled up with zeros. How bf16 elements lie instead, see
-// packed_weight.cc.
+// packed_weight.cc; quantised blocks, quantised_panel.h.
 struct PanelWeight {
   const std::byte* panels;  // 64-byte aligned
   const float* bias;        // [panels * panel_rows], or null
@@ -43,7 +80,8 @@ struct Matmul {
   int32_t m;
   float softcap;  // 0 = off
   PanelWeight w;
-  const uint16_t* split;  // x as Kernels::split_row() leaves it; null if it is not used
+  const uint16_t* split;    // x as Kernels::split_row() leaves it; null if it is not used
+  QuantisedRows quantised;  // x for quantised weights
 };
 
 // The kv blocks of one layer. A block holds its keys, then its values: [kv_heads][tokens][row].
@@ -81,20 +119,24 @@ struct AttendTile {
   int32_t first_row, rows, kv_head;
 };
 
-// Functions that depend on a stored type are indexed by DType.
+// Panels [first, last), at most kBlockPanels. `scratch` holds kBlockPanels * kBlockRows *
+// panel_rows floats.
+using MatmulKernel = void (*)(const Matmul& args, int32_t first, int32_t last, float* scratch);
+
+// Functions that depend on a stored type are indexed by WeightType.
 struct Kernels {
   const char* name;
   int32_t lanes;       // floats per vector
   int32_t panel_rows;  // a multiple of 2 * lanes
 
-  // Panels [first, last), at most kBlockPanels. `scratch` holds kBlockPanels * kBlockRows *
-  // panel_rows floats.
-  void (*matmul[3])(const Matmul& args, int32_t first, int32_t last, float* scratch);
+  MatmulKernel matmul[kWeightTypes];
   // Null, or makes what bf16 weights' products take in place of floats: one row, in tiles [of rows]
   // [of columns][kSplits][kSplitRows][kSplitColumns], the last ones filled up.
   void (*split_row)(const float* x, int32_t row, int32_t cols, uint16_t* tiles);
+  // One row to its place in `rows`; `cols` is a whole number of blocks.
+  void (*quantise_row)(const float* x, int32_t row, int32_t cols, const QuantisedRows& rows);
   // One row of a packed weight, times scale.
-  void (*embed[3])(const PanelWeight& table, int32_t row, float scale, float* out);
+  void (*embed[kWeightTypes])(const PanelWeight& table, int32_t row, float scale, float* out);
   // out = a + b
   void (*add)(const float* a, const float* b, int32_t n, float* out);
   // Of one row, whose mean and squares are summed in an order that depends on n alone.
@@ -105,12 +147,16 @@ struct Kernels {
   void (*add_scaled)(const float* x, float factor, int32_t n, float* sum);
   float (*dot)(const float* a, const float* b, int32_t n);
   // k and v of rows [first, last) to their slots. `scratch` holds kv.row floats.
-  void (*write_kv[3])(const Attend& args, int32_t first, int32_t last, float* scratch);
+  void (*write_kv[kKvTypes])(const Attend& args, int32_t first, int32_t last, float* scratch);
   // `scratch` holds kChunkTokens * kv.row floats, and 2 * kv.row + kChunkTokens + 5 for each query.
-  void (*attend[3])(const Attend& args, const AttendTile& tile, float* scratch);
+  void (*attend[kKvTypes])(const Attend& args, const AttendTile& tile, float* scratch);
 };
 
 extern const Kernels kSseKernels, kAvx2Kernels, kAvx512Kernels, kNeonKernels;
+// Another table with quicker products.
+const Kernels& avx_vnni_kernels();
+const Kernels& avx512_vnni_kernels();
 const Kernels& amx_kernels();
+void use_int8_tiles(Kernels* kernels);  // for products of quantised weights with many rows
 
 }  // namespace llorch::cpu

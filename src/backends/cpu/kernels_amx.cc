@@ -1,4 +1,5 @@
-// Products with bf16 weights on the tile unit of newer Xeons; all else is avx512's. The unit
+// Products with bf16 weights on the tile unit of newer Xeons; all else is avx512's, and
+// kernels_amx_int8.cc's. The unit
 // multiplies bf16 with bf16, exactly, and sums in f32, so an activation is split into three bf16
 // that together are the float: what comes out is as exact as f32 arithmetic, at more than twice the
 // speed.
@@ -191,12 +192,12 @@ namespace llorch::cpu {
 
 const Kernels& amx_kernels() {
   static const Kernels kernels = [] {
-    constexpr int kBF16 = 2;
-    Kernels k = kAvx512Kernels;
+    Kernels k = avx512_vnni_kernels();
     k.name = "amx";
     k.split_row = amx::split_row;
     k.matmul[kBF16] = amx::matmul_split;
     k.embed[kBF16] = amx::embed;
+    use_int8_tiles(&k);
     return k;
   }();
   return kernels;

@@ -1,4 +1,4 @@
-// Row-wise ops: sums, norms, activations, gathering a row of a packed table.
+// Row-wise ops: sums, norms, activations, rounding to int8, gathering a row of a packed table.
 #pragma once
 
 #include "backends/cpu/simd-inl.h"
@@ -96,6 +96,43 @@ float dot(const float* a, const float* b, int32_t n) {
   float rest = 0;
   for (; i < n; ++i) rest += a[i] * b[i];
   return sum_lanes(sums) + rest;
+}
+
+// Highest magnitude of a block as an integer, which orders NaNs above infinity.
+HWY_INLINE int32_t highest_bits(const float* x) {
+  hn::Vec<I32> top = hn::Zero(I32());
+  for (int i = 0; i < kBlockColumns; i += kLanes) {
+    top = hn::Max(top, hn::BitCast(I32(), hn::Abs(load(x + i))));
+  }
+  return hn::GetLane(hn::MaxOfLanes(I32(), top));
+}
+
+// To the nearest of 255 steps, ties to even. What is not finite makes the scale a NaN, which no
+// product loses.
+void quantise_row(const float* x, int32_t row, int32_t cols, const QuantisedRows& rows) {
+  constexpr int32_t kInfinity = 0x7f800000;
+  constexpr float kSmallest = 1e-30f;  // less than this is zero
+  for (int64_t b = 0; b < cols / kBlockColumns; ++b, x += kBlockColumns) {
+    const int64_t at = b * rows.stride + row;
+    const int32_t bits = highest_bits(x);
+    float top;
+    __builtin_memcpy(&top, &bits, sizeof top);
+    const bool finite = bits < kInfinity;
+    const float factor = finite && top >= kSmallest ? 127 / top : 0;
+    hn::Vec<I32> sums[2] = {hn::Zero(I32()), hn::Zero(I32())};
+    for (int i = 0; i < kBlockColumns; i += kLanes) {
+      const Vec scaled = finite ? hn::Mul(load(x + i), set(factor)) : zero();
+      const hn::Vec<I32> value = hn::NearestInt(scaled);
+      // A vector of 16 or fewer lanes lies in one half.
+      sums[i / (kBlockColumns / 2)] = hn::Add(sums[i / (kBlockColumns / 2)], value);
+      const hn::Rebind<int8_t, I32> narrow;
+      hn::StoreU(hn::DemoteTo(narrow, value), narrow, rows.values + at * kBlockColumns + i);
+    }
+    const int32_t low = hn::GetLane(hn::SumOfLanes(I32(), sums[0]));
+    const int32_t all = low + hn::GetLane(hn::SumOfLanes(I32(), sums[1]));
+    const float scale = factor > 0 ? top / 127 : finite ? 0 : __builtin_nanf("");
+    rows.blocks[at] = {scale, scale * static_cast<float>(all), -all, -low};
+  }
 }
 
 template <class Stored>

@@ -26,6 +26,7 @@
 #include "base/error.h"
 #include "base/os.h"
 #include "ops/backend.h"
+#include "ops/dtype.h"
 #include "ops/sampling.h"
 #include "ops/shapes.h"
 
@@ -366,9 +367,14 @@ void Backend::verify_device() {}
 Weight Backend::pack(std::span<const RawTensor> parts, DType type,
                      std::span<const RawTensor> bias) {
   const Shape shape = shapes::packed(parts, bias);
-  const DType stored = shape.rows == 1 ? DType::kF32 : type;
-  impl_->weight_bytes += uint64_t(shape.rows) * uint64_t(shape.cols) * size_bytes(stored);
-  return {std::make_shared<Weight::Impl>(Weight::Impl{shapes::packed_name(parts)}), shape, stored};
+  const auto stored_as = [&](const RawTensor& part) {
+    return shape.rows == 1 ? DType::kF32 : is_quantised(part.type) ? part.type : type;
+  };
+  for (const RawTensor& part : parts) {
+    impl_->weight_bytes += uint64_t(part.shape.rows) * row_bytes(stored_as(part), shape.cols);
+  }
+  return {std::make_shared<Weight::Impl>(Weight::Impl{shapes::packed_name(parts)}), shape,
+          stored_as(parts[0])};
 }
 
 uint64_t Backend::prepare(const Forward& f, const Batch& largest) {

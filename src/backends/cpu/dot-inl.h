@@ -1,0 +1,153 @@
+// Integer products of codes with int8 activations: what differs most between instruction sets.
+#pragma once
+
+#include "backends/cpu/simd-inl.h"
+
+#if HWY_ARCH_X86
+#include <immintrin.h>
+#else
+#include <arm_neon.h>
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace llorch::cpu::LLORCH_ISA {
+namespace {
+
+using U8 = hn::ScalableTag<uint8_t>;
+using Codes = hn::Vec<U8>;  // four columns for each of kLanes rows
+using Ints = hn::Vec<I32>;  // of each row
+constexpr int kCodeVectorBytes = 4 * kLanes;
+
+#if defined(LLORCH_VNNI)
+constexpr bool kSignedCodes = false;  // of eight bits; those of fewer are not negative
+#else
+constexpr bool kSignedCodes = true;
+#endif
+
+// Four values of a row, for every row of weights.
+HWY_INLINE Ints broadcast_four(const int8_t* x) {
+  int32_t four;
+  __builtin_memcpy(&four, x, sizeof four);
+  return hn::Set(I32(), four);
+}
+
+#if defined(LLORCH_VNNI)
+
+HWY_INLINE Ints dot_four(Ints sum, Codes w, Ints x) {
+#if HWY_TARGET <= HWY_AVX3
+  return Ints{_mm512_dpbusd_epi32(sum.raw, w.raw, x.raw)};
+#else
+  return Ints{_mm256_dpbusd_avx_epi32(sum.raw, w.raw, x.raw)};
+#endif
+}
+
+// sums += codes of groups [kFirst, kLast) times x.
+template <int kBits, int kFirst, int kLast, int kVectors>
+HWY_INLINE void add_dots(const Codes (&w)[kVectors][8], const int8_t* x, Ints (&sums)[kVectors]) {
+#pragma GCC unroll 8
+  for (int g = kFirst; g < kLast; ++g) {
+    const Ints four = broadcast_four(x + 4 * g);
+    for (int t = 0; t < kVectors; ++t) sums[t] = dot_four(sums[t], w[t][g], four);
+  }
+}
+
+#elif HWY_ARCH_X86
+
+using I16 = hn::Repartition<int16_t, I32>;
+using Shorts = hn::Vec<I16>;
+
+// Sums of neighbours, w unsigned and x signed.
+HWY_INLINE Shorts dot_two(Codes w, Ints x) {
+#if HWY_TARGET <= HWY_AVX3
+  return Shorts{_mm512_maddubs_epi16(w.raw, x.raw)};
+#elif HWY_TARGET <= HWY_AVX2
+  return Shorts{_mm256_maddubs_epi16(w.raw, x.raw)};
+#else
+  return Shorts{_mm_maddubs_epi16(w.raw, x.raw)};
+#endif
+}
+
+// x where w is positive, -x where it is negative.
+HWY_INLINE Ints with_sign_of(Ints x, Codes w) {
+#if HWY_TARGET <= HWY_AVX3
+  return Ints{
+      _mm512_mask_sub_epi8(x.raw, _mm512_movepi8_mask(w.raw), _mm512_setzero_si512(), x.raw)};
+#elif HWY_TARGET <= HWY_AVX2
+  return Ints{_mm256_sign_epi8(x.raw, w.raw)};
+#else
+  return Ints{_mm_sign_epi8(x.raw, w.raw)};
+#endif
+}
+
+HWY_INLINE Codes magnitude(Codes w) {
+  const hn::Repartition<int8_t, U8> bytes;
+  return hn::BitCast(U8(), hn::Abs(hn::BitCast(bytes, w)));  // of -128: 128, as it is unsigned then
+}
+
+HWY_INLINE Ints sum_pairs(Shorts x) {
+  const Shorts ones = hn::Set(I16(), 1);
+#if HWY_TARGET <= HWY_AVX3
+  return Ints{_mm512_madd_epi16(x.raw, ones.raw)};
+#elif HWY_TARGET <= HWY_AVX2
+  return Ints{_mm256_madd_epi16(x.raw, ones.raw)};
+#else
+  return Ints{_mm_madd_epi16(x.raw, ones.raw)};
+#endif
+}
+
+// sums += codes of groups [kFirst, kLast) times x. Two products of a code below 2^kBits and an
+// activation of at most 127 are less than 2^(kBits + 8), so 16 bits hold so many pairs:
+template <int kBits>
+constexpr int kPairsInShort = kBits == 8   ? 1
+                              : kBits == 6 ? 2
+                              : kBits == 5 ? 4
+                                           : 8;
+
+template <int kBits, int kFirst, int kLast, int kVectors>
+HWY_INLINE void add_dots(const Codes (&w)[kVectors][8], const int8_t* x, Ints (&sums)[kVectors]) {
+  constexpr int kStep =
+      kPairsInShort<kBits> < kLast - kFirst ? kPairsInShort<kBits> : kLast - kFirst;
+  for (int t = 0; t < kVectors; ++t) {
+#pragma GCC unroll 8
+    for (int g = kFirst; g < kLast; g += kStep) {
+      if constexpr (kBits == 8) {
+        const Ints four = broadcast_four(x + 4 * g);
+        const Shorts pairs = dot_two(magnitude(w[t][g]), with_sign_of(four, w[t][g]));
+        sums[t] = hn::Add(sums[t], sum_pairs(pairs));
+      } else {
+        Shorts pairs = dot_two(w[t][g], broadcast_four(x + 4 * g));
+        for (int i = 1; i < kStep; ++i) {
+          pairs = hn::Add(pairs, dot_two(w[t][g + i], broadcast_four(x + 4 * (g + i))));
+        }
+        sums[t] = hn::Add(sums[t], sum_pairs(pairs));
+      }
+    }
+  }
+}
+
+#else
+
+// sums += codes of groups [kFirst, kLast) times x.
+template <int kBits, int kFirst, int kLast, int kVectors>
+HWY_INLINE void add_dots(const Codes (&w)[kVectors][8], const int8_t* x, Ints (&sums)[kVectors]) {
+#pragma GCC unroll 8
+  for (int g = kFirst; g < kLast; ++g) {
+    const int8x16_t four = vreinterpretq_s8_s32(broadcast_four(x + 4 * g).raw);
+    for (int t = 0; t < kVectors; ++t) {
+      const int8x16_t codes = vreinterpretq_s8_u8(w[t][g].raw);
+#if defined(__ARM_FEATURE_DOTPROD)
+      sums[t] = Ints(vdotq_s32(sums[t].raw, codes, four));
+#else
+      const int16x8_t low = vmull_s8(vget_low_s8(codes), vget_low_s8(four));
+      const int16x8_t high = vmull_high_s8(codes, four);
+      sums[t] = Ints(vaddq_s32(sums[t].raw, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high))));
+#endif
+    }
+  }
+}
+
+#endif
+
+}  // namespace
+}  // namespace llorch::cpu::LLORCH_ISA
+HWY_AFTER_NAMESPACE();
