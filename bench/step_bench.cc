@@ -1,5 +1,5 @@
 // Times steps of a random 1B-like decoder on the linked backend, through its public interface.
-// usage: step_bench [layers] [threads] [prompt tokens] [context] [f32|f16|bf16] [window]
+// usage: step_bench [layers] [threads] [prompt tokens] [context] [f32|bf16|q8_0|...] [window]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -67,19 +67,35 @@ class Net {
 
   Weight weight(int rows, int cols) {
     const auto count = static_cast<size_t>(rows) * static_cast<size_t>(cols);
-    std::vector<std::byte> bytes(count * size_bytes(type_));
     TestNumbers numbers(static_cast<uint32_t>(count));
+    if (is_quantised(type_) && rows > 1) return quantised_weight(rows, cols, &numbers);
+    const DType type = is_quantised(type_) ? DType::kF32 : type_;
+    std::vector<std::byte> bytes(count * size_bytes(type));
     for (size_t i = 0; i < count; ++i) {
       const auto value = static_cast<float>(numbers.unit() * 0.04 - 0.02);
-      const uint16_t half = type_ == DType::kF16 ? f16_from_f32(value) : bf16_from_f32(value);
-      if (type_ == DType::kF32) {
+      const uint16_t half = type == DType::kF16 ? f16_from_f32(value) : bf16_from_f32(value);
+      if (type == DType::kF32) {
         std::memcpy(&bytes[i * 4], &value, 4);
       } else {
         std::memcpy(&bytes[i * 2], &half, 2);
       }
     }
+    const RawTensor raw{"w", type, {rows, cols}, bytes};
+    return backend_.pack({&raw, 1}, type);
+  }
+
+  // Random bits, but for the f16 scales.
+  Weight quantised_weight(int rows, int cols, TestNumbers* numbers) {
+    std::vector<std::byte> bytes(static_cast<size_t>(rows) * row_bytes(type_, cols));
+    for (std::byte& byte : bytes) byte = static_cast<std::byte>(numbers->bits() >> 11);
+    const uint16_t scale = f16_from_f32(1e-4f);
+    const auto block = static_cast<size_t>(block_layout(type_).bytes);
+    for (size_t at = 0; at < bytes.size(); at += block) {
+      std::memcpy(&bytes[at + (type_ == DType::kQ6_K ? block - 2 : 0)], &scale, sizeof scale);
+      if (block == 144 || block == 176) std::memcpy(&bytes[at + 2], &scale, sizeof scale);
+    }
     const RawTensor raw{"w", type_, {rows, cols}, bytes};
-    return backend_.pack({&raw, 1}, type_);
+    return backend_.pack({&raw, 1}, DType::kF32);
   }
 
   Backend& backend_;
@@ -141,7 +157,10 @@ int run(int argc, char** argv) {
   const int layers = number(1, 4), threads = number(2, 2), prompt = std::max(32, number(3, 512)),
             context = number(4, 512);
   const std::string wanted = argc > 5 ? argv[5] : "bf16";
-  const DType type = wanted == "f32" ? DType::kF32 : wanted == "f16" ? DType::kF16 : DType::kBF16;
+  DType type = DType::kBF16;
+  for (int i = 0; i <= static_cast<int>(DType::kIQ4_NL); ++i) {
+    if (name(static_cast<DType>(i)) == wanted) type = static_cast<DType>(i);
+  }
   Backend backend({.threads = threads});
   const Net net(backend, layers, type, argc > 6 ? std::atoi(argv[6]) : 0);
   prepare(backend, net, layers, prompt, context);
@@ -159,7 +178,9 @@ int run(int argc, char** argv) {
                 rows / time);
   }
   const double time = time_step(backend, net, 1, prompt, 0);
-  const double weights = bytes / static_cast<double>(size_bytes(type)) - double{kVocab} * kHidden;
+  const double weights =
+      bytes / static_cast<double>(block_layout(type).bytes) * block_layout(type).values -
+      double{kVocab} * kHidden;
   std::printf("prefill %d: %7.1f ms, %6.1f tok/s, %5.1f GFLOP/s in matrices\n", prompt, time * 1e3,
               prompt / time, 2 * weights * prompt / time / 1e9);
   return 0;

@@ -18,8 +18,9 @@ int thread_count(const BackendOptions& options) {
 }
 
 // Floats that the largest kernel call needs; see kernels.h.
-uint64_t scratch_floats(const cpu::Needs& needs, int32_t panel_rows) {
-  const int64_t matmul = int64_t{cpu::kBlockPanels * cpu::kBlockRows} * panel_rows;
+uint64_t scratch_floats(const cpu::Needs& needs, const cpu::Kernels& kernels) {
+  const int64_t matmul = int64_t{cpu::kBlockPanels} * kernels.sum_rows * kernels.panel_rows +
+                         cpu::kTileScratch / int64_t{sizeof(float)};
   const int64_t attend = int64_t{needs.queries} * (2 * needs.kv_row + cpu::kChunkTokens + 5) +
                          int64_t{cpu::kChunkTokens} * needs.kv_row;
   return static_cast<uint64_t>(std::max({matmul, attend, int64_t{needs.rope_pairs}}));
@@ -161,7 +162,8 @@ uint64_t cpu::State::allocate_scratch() {
   rope_tables = cpu::Memory(rope_floats * 4, "rope tables");
   split = cpu::Memory(kernels.split_row ? split_bytes(std::max(rows, logit_rows), most_columns) : 0,
                       "activations");
-  const uint64_t most_rows = cpu::quantised_stride(std::max(rows, logit_rows)),
+  // Kernels read whole tiles, even where there are fewer rows.
+  const uint64_t most_rows = (std::max(rows, logit_rows) / cpu::kRowTile + 2) * cpu::kRowTile,
                  blocks = static_cast<uint64_t>(most_quantised_columns) / cpu::kBlockColumns;
   quantised_values = cpu::Memory(most_rows * blocks * cpu::kBlockColumns, "activations");
   quantised_blocks = cpu::Memory(most_rows * blocks * sizeof(cpu::QuantisedBlock), "activations");
@@ -175,7 +177,7 @@ uint64_t cpu::State::allocate_scratch() {
   sampling_scratch.resize(static_cast<size_t>(pool.threads()));
   for (SamplingScratch& scratch : sampling_scratch) {
     scratch.reserve(static_cast<size_t>(needs.vocab));
-    thread_scratch.emplace_back(scratch_floats(needs, kernels.panel_rows) * 4, "scratch");
+    thread_scratch.emplace_back(scratch_floats(needs, kernels) * 4, "scratch");
     thread_scratch.back().commit();
     bytes += thread_scratch.back().bytes() + static_cast<uint64_t>(needs.vocab) * 12;
   }

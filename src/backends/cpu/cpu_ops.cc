@@ -67,7 +67,7 @@ const uint16_t* cpu::State::split_rows(int32_t m, int32_t cols) {
 
 cpu::QuantisedRows cpu::State::quantise_rows(int32_t m, int32_t cols) {
   const QuantisedRows rows{quantised_values.as<int8_t>(), quantised_blocks.as<QuantisedBlock>(),
-                           static_cast<int64_t>(quantised_stride(static_cast<uint64_t>(m)))};
+                           cols / kBlockColumns, std::min(m, kRowTile)};
   for_rows(m, cols, [&](int32_t first, int32_t last, int) {
     for (int32_t i = first; i < last; ++i) {
       kernels.quantise_row(row_pointers[static_cast<size_t>(i)], i, cols, rows);

@@ -73,9 +73,6 @@ struct KvPool {
   }
 };
 
-// QuantisedRows::stride for so many rows.
-inline uint64_t quantised_stride(uint64_t rows) { return (rows + 15) / 16 * 16; }
-
 // A row on its way to an expert.
 struct Route {
   int32_t expert, row;

@@ -14,6 +14,7 @@ extern const Kernels LLORCH_KERNELS = {
     .name = LLORCH_ISA_NAME,
     .lanes = LLORCH_ISA::kLanes,
     .panel_rows = LLORCH_ISA::kPanelRows,
+    .sum_rows = kBlockRows,
     .matmul = {LLORCH_ISA::matmul<LLORCH_ISA::StoredF32>, LLORCH_ISA::matmul<LLORCH_ISA::StoredF16>,
                LLORCH_ISA::matmul<LLORCH_ISA::StoredBF16>, LLORCH_ISA::matmul_quantised<kQ8_0>,
                LLORCH_ISA::matmul_quantised<kQ4_0>, LLORCH_ISA::matmul_quantised<kQ4_K>,

@@ -30,6 +30,9 @@ constexpr int kWeightTypes = 9, kKvTypes = 3;
 
 // Quantised weights and the activations that meet them go by columns of so many.
 constexpr int kBlockColumns = 32;
+constexpr int kRowTile = 16;
+// Where tiles multiply them: rows whose sums are kept at once, and bytes for codes.
+constexpr int kTileSumRows = 512, kTileScratch = 96 << 10;
 // How such a block lies in a panel, in bytes for each of its rows: quantised_panel.h says more.
 struct PanelBlock {
   int bits;          // of a code
@@ -56,10 +59,12 @@ struct QuantisedBlock {
   int32_t minus_sum;   // minus the sum of the values
   int32_t minus_half;  // of the first half of them
 };
+// Rows go by kRowTile, or all together if they are fewer: [tiles][blocks][tile_rows].
 struct QuantisedRows {
-  int8_t* values;          // [blocks][stride][kBlockColumns], -127 to 127
-  QuantisedBlock* blocks;  // [blocks][stride]
-  int64_t stride;          // rows, rounded up to 16
+  int8_t* values;  // kBlockColumns each, -127 to 127
+  QuantisedBlock* blocks;
+  int64_t block_count;
+  int32_t tile_rows;
 };
 
 // A weight in panels of Kernels::panel_rows rows. Within a panel: column by column, the rows of a
@@ -119,8 +124,8 @@ struct AttendTile {
   int32_t first_row, rows, kv_head;
 };
 
-// Panels [first, last), at most kBlockPanels. `scratch` holds kBlockPanels * kBlockRows *
-// panel_rows floats.
+// Panels [first, last), at most kBlockPanels. `scratch` holds kBlockPanels * sum_rows * panel_rows
+// floats and kTileScratch bytes.
 using MatmulKernel = void (*)(const Matmul& args, int32_t first, int32_t last, float* scratch);
 
 // Functions that depend on a stored type are indexed by WeightType.
@@ -128,6 +133,7 @@ struct Kernels {
   const char* name;
   int32_t lanes;       // floats per vector
   int32_t panel_rows;  // a multiple of 2 * lanes
+  int32_t sum_rows;
 
   MatmulKernel matmul[kWeightTypes];
   // Null, or makes what bf16 weights' products take in place of floats: one row, in tiles [of rows]

@@ -11,11 +11,10 @@ HWY_BEFORE_NAMESPACE();
 namespace llorch::cpu::LLORCH_ISA {
 namespace {
 
-constexpr int kTileRows = 16;
+constexpr int kTileRows = kRowTile;
 // From so many rows on tiles are quicker.
-constexpr int kFewestRows = 7;
-// Rows, and blocks of columns, that meet a panel at once: the sums and the codes are in the cache.
-constexpr int kSumRows = 512;
+constexpr int kFewestRows = 32;
+// Blocks of columns that rows and panels meet at once.
 constexpr int kTogetherBlocks = 32;
 constexpr int64_t kTileBytes = int64_t{kBlockColumns} * kLanes;  // of codes, and of int8 rows
 
@@ -26,11 +25,11 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {};
 };
 
-// Tiles 0 and 1 are sums, 4 and 5 rows of kColumns int8, 6 and 7 codes.
+// Tiles 0 to 3 are sums, 4 and 5 rows of kColumns int8, 6 and 7 codes.
 template <int kColumns>
 void configure() {
   TileConfig config;
-  for (const int tile : {0, 1, 4, 5, 6, 7}) {
+  for (int tile = 0; tile < 8; ++tile) {
     config.row_bytes[tile] = tile == 4 || tile == 5 ? kColumns : 64;
     config.rows[tile] = tile >= 6 ? kColumns / 4 : kTileRows;
   }
@@ -38,22 +37,37 @@ void configure() {
   _tile_loadconfig(&config);
 }
 
-// Two of them take turns, so that one computes while the other's sums are used.
-template <int kTurn>
-HWY_INLINE void multiply_tile(const int8_t* rows, const int8_t* codes, int32_t* sums) {
-  if constexpr (kTurn == 0) {
+// Tile kTile = the products of rows and codes. Rows and codes take turns in two tiles each.
+template <int kTile>
+HWY_INLINE void multiply_tile(const int8_t* rows, const int8_t* codes) {
+  if constexpr (kTile % 2 == 0) {
     _tile_loadd(4, rows, kBlockColumns);
     _tile_loadd(6, codes, 64);
-    _tile_zero(0);
-    _tile_dpbssd(0, 4, 6);
-    _tile_stored(0, sums, 64);
   } else {
     _tile_loadd(5, rows, kBlockColumns);
     _tile_loadd(7, codes, 64);
+  }
+  if constexpr (kTile == 0) {
+    _tile_zero(0);
+    _tile_dpbssd(0, 4, 6);
+  } else if constexpr (kTile == 1) {
     _tile_zero(1);
     _tile_dpbssd(1, 5, 7);
-    _tile_stored(1, sums, 64);
+  } else if constexpr (kTile == 2) {
+    _tile_zero(2);
+    _tile_dpbssd(2, 4, 6);
+  } else {
+    _tile_zero(3);
+    _tile_dpbssd(3, 5, 7);
   }
+}
+
+template <int kTile>
+HWY_INLINE void store_tile(int32_t* sums) {
+  if constexpr (kTile == 0) _tile_stored(0, sums, 64);
+  if constexpr (kTile == 1) _tile_stored(1, sums, 64);
+  if constexpr (kTile == 2) _tile_stored(2, sums, 64);
+  if constexpr (kTile == 3) _tile_stored(3, sums, 64);
 }
 
 // A vector of a panel's columns as tiles take it.
@@ -65,10 +79,10 @@ struct Expanded {
 };
 
 template <class B>
-HWY_INLINE void expand(BlockCursor<B>* at, int64_t first, int count, Expanded<B>* halves) {
+HWY_INLINE void expand(BlockCursor<B> at, int64_t first, int count, Expanded<B>* halves) {
   for (int b = 0; b < count; ++b) {
-    for (int64_t i = 0; i < B::kBytes; i += 64) __builtin_prefetch(at->block + kBlockPrefetch + i);
-    const LoadedBlock<B> loaded(*at, 0);
+    for (int64_t i = 0; i < B::kBytes; i += 64) __builtin_prefetch(at.block + kBlockPrefetch + i);
+    const LoadedBlock<B> loaded(at, 0);
     for (int v = 0; v < kPanelVectors; ++v) {
       Expanded<B>& to = halves[v];
       for (int g = 0; g < 8; ++g) {
@@ -79,85 +93,150 @@ HWY_INLINE void expand(BlockCursor<B>* at, int64_t first, int count, Expanded<B>
       for (int s = 0; s < B::kScales; ++s) store(loaded.scales[v][s], to.scales[b][s]);
       if (B::kHasMins) store(loaded.minus_mins[v], to.minus_mins[b]);
     }
-    at->next(first + b);
+    at.next(first + b);
   }
 }
 
-// sums += `count` blocks of kTileRows rows with those of kLanes columns.
+// A tile of rows that meets columns of a panel. Where it has fewer than kTileRows, what comes of
+// the others is not used.
+struct TileRows {
+  const int8_t* values;
+  const QuantisedBlock* blocks;
+  int64_t rows;
+};
+
+// The steps of a tile of rows over columns of a panel: one for each scale of each block. While the
+// sums of one are used, those of the next are stored and those of the one after it computed, as
+// both take long.
 template <class B>
-HWY_INLINE void add_blocks(const int8_t* rows, const QuantisedBlock* of_rows, int64_t stride,
-                           const Expanded<B>& w, int count, bool first, float* sums) {
-  alignas(64) int32_t dots[2][B::kScales][kTileRows * kLanes];
+class TileSteps {
+ public:
+  using Dots = int32_t[4][kTileRows * kLanes];  // of the last steps
+
+  // `dots` is not a member: what tiles are stored to has to be in memory, all else in registers.
+  HWY_INLINE TileSteps(const TileRows& x, const Expanded<B>& w, Dots& dots)
+      : rows_(x.values),
+        codes_(w.codes[0]),
+        row_(x.blocks),
+        scales_(w.scales[0][0]),
+        minus_mins_(w.minus_mins[0]),
+        tile_rows_(x.rows),
+        dots_(dots) {}
+
+  HWY_INLINE void run(int count, Vec (&acc)[kTileRows]) {
+    multiply<0>();
+    if (count > 1) multiply<1>();
+    store_tile<0>(dots_[0]);
+    int left = count;
+    for (; left >= kTiles + 2; left -= kTiles) {
+      advance<0>(acc);
+      advance<1>(acc);
+      advance<2>(acc);
+      advance<3>(acc);
+    }
+    finish<0>(left, acc);
+  }
+
+ private:
+  static constexpr int kTiles = 4;
+
+  template <int kTile>
+  HWY_INLINE void multiply() {
+    multiply_tile<kTile>(rows_, codes_);
+    codes_ += kTileBytes / B::kScales;
+    if constexpr (B::kScales == 1) {
+      rows_ += tile_rows_ * kBlockColumns;
+    } else {
+      rows_ += kTile % 2 == 0 ? kBlockColumns / 2 : tile_rows_ * kBlockColumns - kBlockColumns / 2;
+    }
+  }
+
+  template <int kTile>
+  HWY_INLINE void use(Vec (&acc)[kTileRows]) {
+    const Vec scale = load(scales_);
+    scales_ += kLanes;
+#pragma GCC unroll 16
+    for (int r = 0; r < kTileRows; ++r) {
+      const Ints dot = hn::LoadU(I32(), dots_[kTile] + r * kLanes);
+      acc[r] = added<B>(acc[r], dot, scale, row_[r].scale);
+    }
+    if constexpr (B::kHasMins) {
+      const Vec minus_min = load(minus_mins_);
+      minus_mins_ += kLanes;
+#pragma GCC unroll 16
+      for (int r = 0; r < kTileRows; ++r) acc[r] = added_min(acc[r], minus_min, row_[r].scaled_sum);
+    }
+    if (B::kScales == 1 || kTile % 2 == 1) row_ += tile_rows_;
+  }
+
+  template <int kTile>
+  HWY_INLINE void advance(Vec (&acc)[kTileRows]) {
+    multiply<(kTile + 2) % kTiles>();
+    store_tile<(kTile + 1) % kTiles>(dots_[(kTile + 1) % kTiles]);
+    use<kTile>(acc);
+  }
+
+  // The last steps, fewer than kTiles + 2.
+  template <int kStep>
+  HWY_INLINE void finish(int left, Vec (&acc)[kTileRows]) {
+    if (kStep == left) return;
+    if (kStep + 2 < left) multiply<(kStep + 2) % kTiles>();
+    if (kStep + 1 < left) store_tile<(kStep + 1) % kTiles>(dots_[(kStep + 1) % kTiles]);
+    use<kStep % kTiles>(acc);
+    if constexpr (kStep + 1 < kTiles + 2) finish<kStep + 1>(left, acc);
+  }
+
+  const int8_t* rows_;
+  const int8_t* codes_;
+  const QuantisedBlock* row_;
+  const float* scales_;
+  const float* minus_mins_;
+  const int64_t tile_rows_;
+  Dots& dots_;
+};
+
+// sums += `blocks` blocks of kTileRows rows with those of kLanes columns.
+template <class B>
+HWY_NOINLINE void add_blocks(const TileRows& x, const Expanded<B>& w, int blocks, bool first,
+                             float* sums) {
   Vec acc[kTileRows];
 #pragma GCC unroll 16
   for (int r = 0; r < kTileRows; ++r) acc[r] = first ? zero() : load(sums + r * kPanelRows);
-  const auto start = [&]<int kTurn>(int b) HWY_ATTR {
-    for (int s = 0; s < B::kScales; ++s) {
-      multiply_tile<kTurn>(rows + b * stride * kBlockColumns + s * (kBlockColumns / B::kScales),
-                           w.codes[b] + s * (kTileBytes / B::kScales), dots[kTurn][s]);
-    }
-  };
-  const auto finish = [&]<int kTurn>(int b) HWY_ATTR {
-    const QuantisedBlock* row = of_rows + b * stride;
-    for (int s = 0; s < B::kScales; ++s) {
-      const Vec scale = load(w.scales[b][s]);
-#pragma GCC unroll 16
-      for (int r = 0; r < kTileRows; ++r) {
-        const Ints dot = hn::LoadU(I32(), dots[kTurn][s] + r * kLanes);
-        acc[r] = added<B>(acc[r], dot, scale, row[r].scale);
-      }
-    }
-    if (!B::kHasMins) return;
-    const Vec minus_min = load(w.minus_mins[b]);
-#pragma GCC unroll 16
-    for (int r = 0; r < kTileRows; ++r) acc[r] = added_min(acc[r], minus_min, row[r].scaled_sum);
-  };
-  start.template operator()<0>(0);
-  for (int b = 0; b < count; b += 2) {
-    if (b + 1 < count) start.template operator()<1>(b + 1);
-    finish.template operator()<0>(b);
-    if (b + 1 == count) break;
-    if (b + 2 < count) start.template operator()<0>(b + 2);
-    finish.template operator()<1>(b + 1);
-  }
+  alignas(64) typename TileSteps<B>::Dots dots;
+  TileSteps<B>(x, w, dots).run(blocks * B::kScales, acc);
 #pragma GCC unroll 16
   for (int r = 0; r < kTileRows; ++r) store(acc[r], sums + r * kPanelRows);
 }
 
-template <class B>
-void multiply_tiles(const Matmul& args, const std::byte* panel, int first, int rows,
-                    Expanded<B>* halves, float* sums) {
-  const QuantisedRows& x = args.quantised;
-  const int64_t blocks = args.w.cols / kBlockColumns;
-  BlockCursor<B> at(panel);
-  for (int64_t b = 0; b < blocks; b += kTogetherBlocks) {
-    const int count = min_of(kTogetherBlocks, static_cast<int>(blocks - b));
-    expand(&at, b, count, halves);
-    for (int row = 0; row < rows; row += kTileRows) {
-      const int64_t place = b * x.stride + first + row;
-      for (int v = 0; v < kPanelVectors; ++v) {
-        add_blocks<B>(x.values + place * kBlockColumns, x.blocks + place, x.stride, halves[v],
-                      count, b == 0, sums + row * kPanelRows + v * kLanes);
-      }
-    }
-  }
-}
-
-// The scratch is of kBlockPanels * kBlockRows * kPanelRows floats.
+// The scratch is of kBlockPanels * kTileSumRows * kPanelRows floats and kTileScratch bytes more.
 template <int kType>
 void matmul_tiles(const Matmul& args, int32_t first, int32_t last, float* scratch) {
   using B = Block<kType>;
-  static_assert(kSumRows * kPanelRows * sizeof(float) + kPanelVectors * sizeof(Expanded<B>) <=
-                sizeof(float) * kBlockPanels * kBlockRows * kPanelRows);
+  static_assert(kPanelVectors * sizeof(Expanded<B>) <= kTileScratch);
   if (args.m < kFewestRows) return matmul_quantised<kType>(args, first, last, scratch);
-  auto* halves = reinterpret_cast<Expanded<B>*>(scratch + kSumRows * kPanelRows);
+  constexpr int64_t kPanelSums = int64_t{kTileSumRows} * kPanelRows;
+  auto* halves = reinterpret_cast<Expanded<B>*>(scratch + kBlockPanels * kPanelSums);
+  const QuantisedRows& x = args.quantised;
   configure<kBlockColumns / B::kScales>();
-  for (int panel = first; panel < last; ++panel) {
-    for (int row = 0; row < args.m; row += kSumRows) {
-      const int rows = min_of(kSumRows, args.m - row);
-      multiply_tiles<B>(args, args.w.panels + panel * args.w.panel_bytes, row, rows, halves,
-                        scratch);
-      finish_panel(args, panel, row, rows, scratch);
+  for (int first_row = 0; first_row < args.m; first_row += kTileSumRows) {
+    const int rows = min_of(kTileSumRows, args.m - first_row);
+    // Some blocks of the rows stay in the second-level cache while all panels meet them.
+    for (int64_t b = 0; b < x.block_count; b += kTogetherBlocks) {
+      const int count = min_of(kTogetherBlocks, static_cast<int>(x.block_count - b));
+      for (int panel = first; panel < last; ++panel) {
+        expand(BlockCursor<B>(args.w.panels + panel * args.w.panel_bytes, b), b, count, halves);
+        float* sums = scratch + (panel - first) * kPanelSums;
+        for (int row = 0; row < rows; row += kTileRows) {
+          const int64_t place = ((first_row + row) / kTileRows * x.block_count + b) * x.tile_rows;
+          for (int v = 0; v < kPanelVectors; ++v) {
+            add_blocks<B>({x.values + place * kBlockColumns, x.blocks + place, x.tile_rows},
+                          halves[v], count, b == 0, sums + row * kPanelRows + v * kLanes);
+          }
+        }
+      }
+    }
+    for (int panel = first; panel < last; ++panel) {
+      finish_panel(args, panel, first_row, rows, scratch + (panel - first) * kPanelSums);
     }
   }
   _tile_release();
@@ -170,6 +249,7 @@ HWY_AFTER_NAMESPACE();
 namespace llorch::cpu {
 
 void use_int8_tiles(Kernels* k) {
+  k->sum_rows = kTileSumRows;
   k->matmul[kQ8_0] = amxint8::matmul_tiles<kQ8_0>;
   k->matmul[kQ4_0] = amxint8::matmul_tiles<kQ4_0>;
   k->matmul[kQ4_K] = amxint8::matmul_tiles<kQ4_K>;

@@ -113,7 +113,7 @@ void quantise_row(const float* x, int32_t row, int32_t cols, const QuantisedRows
   constexpr int32_t kInfinity = 0x7f800000;
   constexpr float kSmallest = 1e-30f;  // less than this is zero
   for (int64_t b = 0; b < cols / kBlockColumns; ++b, x += kBlockColumns) {
-    const int64_t at = b * rows.stride + row;
+    const int64_t at = (row / kRowTile * rows.block_count + b) * rows.tile_rows + row % kRowTile;
     const int32_t bits = highest_bits(x);
     float top;
     __builtin_memcpy(&top, &bits, sizeof top);

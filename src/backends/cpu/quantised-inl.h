@@ -147,8 +147,10 @@ struct BlockCursor {
   const std::byte* header;
   const std::byte* block;
 
-  HWY_INLINE explicit BlockCursor(const std::byte* panel)
-      : header(panel), block(panel + B::kHeaderBytes) {}
+  // At block `index`, the first after a header.
+  HWY_INLINE explicit BlockCursor(const std::byte* panel, int64_t index = 0)
+      : header(panel + index * B::kBytes + index / B::kLayout.blocks_per_header * B::kHeaderBytes),
+        block(header + B::kHeaderBytes) {}
   // From block `index` to the one after it.
   HWY_INLINE void next(int64_t index) {
     block += B::kBytes;
@@ -228,13 +230,16 @@ HWY_INLINE void multiply_quantised(const Matmul& args, const std::byte* panel, i
   BlockCursor<B> at(panel);
   for (int64_t b = 0; b < blocks; ++b) {
     for (int64_t i = 0; i < B::kBytes; i += 64) __builtin_prefetch(at.block + kBlockPrefetch + i);
-    const int8_t* values = x.values + (b * x.stride + first) * kBlockColumns;
-    const QuantisedBlock* of_rows = x.blocks + b * x.stride + first;
     for (int v = 0; v < kPanelVectors; v += kCodeVectors) {
       const LoadedBlock<B> loaded(at, v);
-      for (int64_t i = 0; i < rows; ++i) {
-        add_row<B>(loaded, values + i * kBlockColumns, of_rows[i],
-                   sums + i * kPanelRows + v * kLanes);
+      float* of_row = sums + v * kLanes;
+      for (int tile = first; tile < first + rows; tile += kRowTile) {
+        const int64_t place = (tile / kRowTile * x.block_count + b) * x.tile_rows;
+        const int8_t* values = x.values + place * kBlockColumns;
+        const int count = min_of(kRowTile, first + rows - tile);
+        for (int64_t i = 0; i < count; ++i, of_row += kPanelRows) {
+          add_row<B>(loaded, values + i * kBlockColumns, x.blocks[place + i], of_row);
+        }
       }
     }
     at.next(b);
