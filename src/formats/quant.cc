@@ -216,7 +216,28 @@ constexpr GgmlType kTypes[] = {
     {41, "Q1_0", 128, 18, nullptr},
 };
 
+struct SameType {
+  uint32_t id;
+  DType dtype;
+};
+constexpr SameType kSameTypes[] = {{8, DType::kQ8_0},  {2, DType::kQ4_0},  {12, DType::kQ4_K},
+                                   {13, DType::kQ5_K}, {14, DType::kQ6_K}, {20, DType::kIQ4_NL}};
+
 }  // namespace
+
+std::optional<DType> dtype_of(const GgmlType& type) {
+  for (const SameType& same : kSameTypes) {
+    if (same.id == type.id) return same.dtype;
+  }
+  return std::nullopt;
+}
+
+const GgmlType& ggml_type_of(DType quantised) {
+  for (const SameType& same : kSameTypes) {
+    if (same.dtype == quantised) return *find_ggml_type(same.id);
+  }
+  CHECK(false);
+}
 
 const GgmlType* find_ggml_type(uint32_t id) {
   for (const GgmlType& type : kTypes) {

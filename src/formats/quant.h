@@ -4,8 +4,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
+
+#include "ops/backend.h"
 
 namespace llorch {
 
@@ -19,6 +22,11 @@ struct GgmlType {
   // One block to `block_values` floats; null: a type this worker cannot read.
   void (*decode)(const uint8_t* block, float* values);
 };
+
+// The type that a backend takes these blocks for, and the other way round; none: they have to be
+// decoded.
+std::optional<DType> dtype_of(const GgmlType& type);
+const GgmlType& ggml_type_of(DType quantised);
 
 // Null if ggml has no such type, or removed it.
 const GgmlType* find_ggml_type(uint32_t id);

@@ -16,6 +16,25 @@ size_t paired_row(size_t i, size_t head) {
   return i - within + within % (head / 2) * 2 + within / (head / 2);
 }
 
+// Calls body(row, its bytes) in the order that the rows have outside the file.
+template <class Body>
+void for_rows(const StoredTensor& tensor, Body&& body) {
+  const size_t rows = tensor.paired_heads > 0 ? static_cast<size_t>(tensor.dims[0]) : 1;
+  const size_t head = tensor.paired_heads > 0 ? rows / static_cast<size_t>(tensor.paired_heads) : 1;
+  const size_t bytes = tensor.bytes.size() / rows;
+  for (size_t i = 0; i < rows; ++i) {
+    const size_t from = tensor.paired_heads > 0 ? paired_row(i, head) : i;
+    body(i, tensor.bytes.subspan(from * bytes, bytes));
+  }
+}
+
+void copy_rows(const StoredTensor& tensor, std::vector<std::byte>* target) {
+  target->resize(tensor.bytes.size());
+  for_rows(tensor, [&](size_t i, std::span<const std::byte> row) {
+    std::memcpy(target->data() + i * row.size(), row.data(), row.size());
+  });
+}
+
 }  // namespace
 
 std::span<const std::byte> StoredTensor::read(std::vector<std::byte>* scratch) const {
@@ -23,28 +42,36 @@ std::span<const std::byte> StoredTensor::read(std::vector<std::byte>* scratch) c
   if ((blocks == nullptr && paired_heads == 0) || bytes.empty()) {
     return bytes;
   }
+  if (blocks == nullptr) {
+    copy_rows(*this, scratch);
+    return *scratch;
+  }
   size_t count = 1;
   for (const int64_t dim : dims) {
     count *= static_cast<size_t>(dim);
   }
-  scratch->resize(count * size_bytes(*type));
-  const size_t rows = paired_heads > 0 ? static_cast<size_t>(dims[0]) : 1;
-  const size_t head = paired_heads > 0 ? rows / static_cast<size_t>(paired_heads) : 1;
-  const size_t stored_row = bytes.size() / rows, row = scratch->size() / rows;
-  for (size_t i = 0; i < rows; ++i) {
-    const size_t from = paired_heads > 0 ? paired_row(i, head) : i;
-    const auto source = bytes.subspan(from * stored_row, stored_row);
-    std::byte* target = scratch->data() + i * row;
-    if (blocks == nullptr) {
-      std::memcpy(target, source.data(), row);
-    } else {
-      dequantize(*blocks, source, reinterpret_cast<float*>(target));
-    }
-  }
+  scratch->resize(count * sizeof(float));
+  auto* values = reinterpret_cast<float*>(scratch->data());
+  const auto block_bytes = static_cast<size_t>(blocks->block_bytes);
+  for_rows(*this, [&](size_t i, std::span<const std::byte> row) {
+    dequantize(*blocks, row,
+               values + i * (row.size() / block_bytes * static_cast<size_t>(blocks->block_values)));
+  });
   if (shift != 0) {
-    auto* values = reinterpret_cast<float*>(scratch->data());
     std::for_each(values, values + count, [this](float& value) { value += shift; });
   }
+  return *scratch;
+}
+
+std::optional<DType> StoredTensor::block_type() const {
+  if (blocks == nullptr || shift != 0) return std::nullopt;
+  return dtype_of(*blocks);
+}
+
+std::span<const std::byte> StoredTensor::read_blocks(std::vector<std::byte>* scratch) const {
+  CHECK(block_type());
+  if (paired_heads == 0) return bytes;
+  copy_rows(*this, scratch);
   return *scratch;
 }
 

@@ -31,6 +31,11 @@ struct StoredTensor {
   // The values, row by row, as `*type`, which must be there. Lies in `bytes` where they are as
   // stored, else in `*scratch`, which is resized to hold them.
   std::span<const std::byte> read(std::vector<std::byte>* scratch) const;
+
+  // The quantised type of its blocks, if backends know them as they are stored.
+  std::optional<DType> block_type() const;
+  // Then, its blocks row by row. Lies in `bytes` or in `*scratch`, as with read().
+  std::span<const std::byte> read_blocks(std::vector<std::byte>* scratch) const;
 };
 
 }  // namespace llorch

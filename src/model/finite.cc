@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "base/error.h"
+
 namespace llorch {
 namespace {
 
@@ -17,8 +19,9 @@ uint32_t first_bad(DType type, DType target) {
       return narrows ? 0x4780u : 0x7F80u;  // 65536: bf16 has nothing between 65280 and it
     case DType::kF16:
       return 0x7C00u;
+    default:
+      CHECK(false);  // a quantised type has no bits of its own for an element
   }
-  return 0;
 }
 
 uint64_t all_lanes(uint64_t value, size_t width) {

@@ -26,7 +26,7 @@
 namespace llorch {
 
 struct LoadOptions {
-  std::optional<DType> dtype;                 // none: the checkpoint's
+  std::optional<DType> dtype;                 // none: as stored, quantised blocks included
   std::function<void(int percent)> progress;  // may be empty; 0 to 100, each at most once
 };
 

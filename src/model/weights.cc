@@ -9,6 +9,7 @@
 #include "model/finite.h"
 #include "model/tensors.h"
 #include "ops/dtype.h"
+#include "ops/unpack.h"
 
 namespace llorch {
 namespace {
@@ -72,17 +73,20 @@ class Plan {
   }
 
   std::vector<Planned> weights;
-  std::array<size_t, 3> bytes_of{};  // by dtype
+  std::array<size_t, 3> bytes_of{};  // of what is not quantised, by dtype
   size_t total_bytes = 0;
-  bool quantised = false;  // some of it
+  bool widened = false;  // some of it is in blocks that no backend takes
 
  private:
   void add(Planned planned) {
     for (const auto* list : {&planned.parts, &planned.biases}) {
       for (const StoredTensor& tensor : *list) {
-        bytes_of[static_cast<size_t>(*tensor.type)] += tensor.bytes.size();
         total_bytes += tensor.bytes.size();
-        quantised |= tensor.blocks != nullptr && tensor.blocks->block_values > 1;
+        const bool blocked = tensor.blocks != nullptr && tensor.blocks->block_values > 1;
+        widened |= blocked && !tensor.block_type();
+        if (!blocked) {
+          bytes_of[static_cast<size_t>(*tensor.type)] += tensor.bytes.size();
+        }
       }
     }
     weights.push_back(std::move(planned));
@@ -256,16 +260,38 @@ struct Checked {
   std::vector<float> changed;
 };
 
-Checked check(const StoredTensor& tensor, DType dtype, float add) {
+Shape shape_of(const StoredTensor& tensor) {
+  const auto dim = [&](size_t i) { return static_cast<int32_t>(tensor.dims[i]); };
+  return tensor.dims.size() == 1 ? Shape{1, dim(0)} : Shape{dim(0), dim(1)};
+}
+
+[[noreturn]] void throw_not_finite(const StoredTensor& tensor, size_t element, DType dtype) {
+  throw_corrupt(tensor.file, tensor.name,
+                "element " + std::to_string(element) + " is not a finite " + name(dtype));
+}
+
+// Blocks that stay as they are stored.
+Checked check_blocks(const StoredTensor& tensor, DType type) {
+  Checked checked;
+  const auto bytes = tensor.read_blocks(&checked.decoded);
+  const BlockLayout block = block_layout(type);
+  const auto block_bytes = static_cast<size_t>(block.bytes);
+  for (size_t i = 0; i < bytes.size() / block_bytes; ++i) {
+    if (!scales_are_finite(type, bytes.data() + i * block_bytes)) {
+      throw_not_finite(tensor, i * static_cast<size_t>(block.values), DType::kF32);
+    }
+  }
+  checked.raw = {tensor.name, type, shape_of(tensor), bytes};
+  return checked;
+}
+
+Checked check_values(const StoredTensor& tensor, DType dtype, float add) {
   Checked checked;
   const auto bytes = tensor.read(&checked.decoded);
   if (const auto bad = find_not_finite(bytes, *tensor.type, dtype)) {
-    throw_corrupt(tensor.file, tensor.name,
-                  "element " + std::to_string(*bad) + " is not a finite " + name(dtype));
+    throw_not_finite(tensor, *bad, dtype);
   }
-  const bool is_vector = tensor.dims.size() == 1;
-  const auto dim = [&](size_t i) { return static_cast<int32_t>(tensor.dims[i]); };
-  const Shape shape = is_vector ? Shape{1, dim(0)} : Shape{dim(0), dim(1)};
+  const Shape shape = shape_of(tensor);
   checked.raw = {tensor.name, *tensor.type, shape, bytes};
   if (add != 0) {
     checked.changed = to_f32(bytes, *tensor.type, static_cast<size_t>(shape.cols));
@@ -278,12 +304,18 @@ Checked check(const StoredTensor& tensor, DType dtype, float add) {
   return checked;
 }
 
+Checked check(const StoredTensor& tensor, const Planned& planned, const WeightTypes& types) {
+  if (shape_of(tensor).rows == 1) return check_values(tensor, DType::kF32, planned.add);
+  const auto blocks = types.keep_blocks ? tensor.block_type() : std::nullopt;
+  return blocks ? check_blocks(tensor, *blocks) : check_values(tensor, types.plain, planned.add);
+}
+
 }  // namespace
 
 DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config) {
   Weights unused;
   const Plan plan = make_plan(checkpoint, config, &unused);
-  if (plan.quantised) {
+  if (plan.widened) {
     return DType::kF32;  // which alone holds what blocks stand for
   }
   const auto most = std::max_element(plan.bytes_of.begin(), plan.bytes_of.end());
@@ -291,7 +323,7 @@ DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config) {
 }
 
 Weights load_weights(const Checkpoint& checkpoint, const ModelConfig& config, Backend& backend,
-                     DType dtype, const std::function<void(int percent)>& progress) {
+                     const WeightTypes& types, const std::function<void(int percent)>& progress) {
   Weights weights;
   const Plan plan = make_plan(checkpoint, config, &weights);
   size_t done_bytes = 0;
@@ -308,15 +340,14 @@ Weights load_weights(const Checkpoint& checkpoint, const ModelConfig& config, Ba
     std::vector<Checked> checked;  // keeps values that are not as stored until they are packed
     std::vector<RawTensor> parts, biases;
     for (const StoredTensor& tensor : planned.parts) {
-      const bool is_vector = tensor.dims.size() == 1;
-      checked.push_back(check(tensor, is_vector ? DType::kF32 : dtype, planned.add));
+      checked.push_back(check(tensor, planned, types));
       parts.push_back(checked.back().raw);
     }
     for (const StoredTensor& tensor : planned.biases) {
-      checked.push_back(check(tensor, DType::kF32, 0));
+      checked.push_back(check_values(tensor, DType::kF32, 0));
       biases.push_back(checked.back().raw);
     }
-    *planned.target = backend.pack(parts, dtype, biases);
+    *planned.target = backend.pack(parts, types.plain, biases);
     for (const auto* list : {&planned.parts, &planned.biases}) {
       for (const StoredTensor& tensor : *list) {
         checkpoint.drop(tensor);

@@ -42,16 +42,23 @@ struct Weights {
   Weight head;  // {V, D}; the same handle as embed if tied
 };
 
-// The dtype most of the model is stored in, by bytes; f32 if any of it is quantised. Throws as
-// load_weights.
+// What weights are kept as.
+struct WeightTypes {
+  DType plain = DType::kF32;  // matrices that are not quantised
+  bool keep_blocks = true;    // quantised ones stay as stored where backends take that type, else
+                              // they become `plain` as well
+};
+
+// The dtype that most of what is not quantised is stored in, by bytes; f32 if nothing is, or if
+// some of the model has to be decoded. Throws as load_weights.
 DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config);
 
-// Finds and checks every tensor the model needs, then packs one after the other as `dtype`,
+// Finds and checks every tensor the model needs, then packs one after the other as `types` say,
 // dropping its pages. `progress` (may be empty) gets 0, then each new percentage of bytes, up to
 // 100. Tensors that nobody asks for are ignored. Throws Error{kCorruptFile} or Error{kUnsupported}
 // "file: tensor: reason": missing, of another shape, of a dtype we have not got, not finite, or too
 // large for f16.
 Weights load_weights(const Checkpoint& checkpoint, const ModelConfig& config, Backend& backend,
-                     DType dtype, const std::function<void(int percent)>& progress);
+                     const WeightTypes& types, const std::function<void(int percent)>& progress);
 
 }  // namespace llorch
