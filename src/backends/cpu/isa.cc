@@ -12,6 +12,9 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 #ifdef LLORCH_AMX
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -83,7 +86,22 @@ std::vector<const Kernels*> available() {
 
 #else
 
-std::vector<const Kernels*> available() { return {&kNeonKernels}; }
+// Every Apple processor has it; elsewhere the kernel says so.
+bool has_dot_products() {
+#if defined(__linux__)
+  constexpr unsigned long kDotProducts = 1ul << 20;  // HWCAP_ASIMDDP
+  return getauxval(AT_HWCAP) & kDotProducts;
+#else
+  return true;
+#endif
+}
+
+std::vector<const Kernels*> available() {
+  std::vector<const Kernels*> found;
+  if (has_dot_products()) found.push_back(&neon_dot_kernels());
+  found.push_back(&kNeonKernels);
+  return found;
+}
 
 #endif
 

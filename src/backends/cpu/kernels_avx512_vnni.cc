@@ -4,4 +4,4 @@
 #define LLORCH_KERNELS avx512_vnni_kernels
 #define LLORCH_BASE kAvx512Kernels
 #define LLORCH_VNNI
-#include "backends/cpu/kernels_vnni-inl.h"
+#include "backends/cpu/kernels_dot-inl.h"

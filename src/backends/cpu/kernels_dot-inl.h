@@ -1,5 +1,5 @@
 // The products of quantised weights with the instructions made for them; all else is the table that
-// LLORCH_BASE names. Included like kernels-inl.h, with LLORCH_VNNI.
+// LLORCH_BASE names. Included like kernels-inl.h; on x86 with LLORCH_VNNI.
 #pragma once
 
 #include "backends/cpu/quantised-inl.h"
