@@ -78,6 +78,15 @@ int32_t place_in_column(int32_t row, DType type, int32_t lanes) {
   return pair + (within < lanes ? 2 * within : 2 * (within - lanes) + 1);
 }
 
+// Two columns of a bf16 row lie side by side in a tile: words are copied as they are.
+void spread_pairs(const std::byte* source, int32_t pairs, uint32_t* target, int32_t stride) {
+  for (int32_t i = 0; i < pairs; ++i) {
+    uint32_t pair;
+    std::memcpy(&pair, source + static_cast<size_t>(i) * sizeof pair, sizeof pair);
+    target[static_cast<size_t>(i) * static_cast<size_t>(stride)] = pair;
+  }
+}
+
 class Packer {
  public:
   Packer(std::span<const RawTensor> parts, DType type, const Kernels& kernels,
@@ -133,6 +142,12 @@ class Packer {
         const DType from = types_[static_cast<size_t>(first + i)];
         const std::byte* source =
             rows[static_cast<size_t>(i)] + static_cast<size_t>(column) * size_bytes(from);
+        if (tiles && from == DType::kBF16 && count % 2 == 0) {
+          auto* words = reinterpret_cast<uint32_t*>(target) +
+                        static_cast<size_t>(column / 2) * static_cast<size_t>(height) + i;
+          spread_pairs(source, count / 2, words, height);
+          continue;
+        }
         if (tiles) {
           Element<to> values[kColumns];
           spread_any<to>(from, source, count, values, 1);
