@@ -81,7 +81,6 @@ struct Expanded {
 template <class B>
 HWY_INLINE void expand(BlockCursor<B> at, int64_t first, int count, Expanded<B>* halves) {
   for (int b = 0; b < count; ++b) {
-    for (int64_t i = 0; i < B::kBytes; i += 64) __builtin_prefetch(at.block + kBlockPrefetch + i);
     const LoadedBlock<B> loaded(at, 0);
     for (int v = 0; v < kPanelVectors; ++v) {
       Expanded<B>& to = halves[v];
@@ -208,36 +207,85 @@ HWY_NOINLINE void add_blocks(const TileRows& x, const Expanded<B>& w, int blocks
   for (int r = 0; r < kTileRows; ++r) store(acc[r], sums + r * kPanelRows);
 }
 
+// Asks for the weights that are expanded next, a share with each tile of rows: no expansion waits
+// for memory then.
+struct NextWeights {
+  const std::byte* at;
+  int64_t share;  // bytes
+
+  HWY_INLINE void fetch_share() {
+    for (const std::byte* end = at + share; at < end; at += 64) __builtin_prefetch(at);
+  }
+};
+
+// Some panels meet some rows, of which kTileSumRows at most.
+template <class B>
+struct TileBlock {
+  const Matmul& args;
+  int first, last;  // panels
+  int first_row, rows;
+  float* sums;  // [panels][kTileSumRows][kPanelRows]
+  Expanded<B>* halves;
+
+  HWY_INLINE const std::byte* weights(int panel, int64_t block) const {
+    return BlockCursor<B>(args.w.panels + panel * args.w.panel_bytes, block).header;
+  }
+  HWY_INLINE float* sums_of(int panel) const {
+    return sums + int64_t{panel - first} * kTileSumRows * kPanelRows;
+  }
+
+  HWY_INLINE void add(int panel, int64_t block, int count, NextWeights next) const {
+    const QuantisedRows& x = args.quantised;
+    expand(BlockCursor<B>(args.w.panels + panel * args.w.panel_bytes, block), block, count, halves);
+    for (int row = 0; row < rows; row += kTileRows) {
+      next.fetch_share();
+      const int64_t place = ((first_row + row) / kTileRows * x.block_count + block) * x.tile_rows;
+      for (int v = 0; v < kPanelVectors; ++v) {
+        add_blocks<B>({x.values + place * kBlockColumns, x.blocks + place, x.tile_rows}, halves[v],
+                      count, block == 0, sums_of(panel) + row * kPanelRows + v * kLanes);
+      }
+    }
+  }
+
+  // Some blocks of the rows stay in the second-level cache while all panels meet them.
+  HWY_INLINE void multiply() const {
+    const int64_t blocks = args.quantised.block_count;
+    const int tiles = (rows + kTileRows - 1) / kTileRows;
+    for (int64_t block = 0; block < blocks; block += kTogetherBlocks) {
+      const int count = min_of(kTogetherBlocks, static_cast<int>(blocks - block));
+      for (int panel = first; panel < last; ++panel) {
+        const std::byte* next =
+            panel + 1 < last ? weights(panel + 1, block) : weights(first, block + kTogetherBlocks);
+        const int64_t bytes = weights(panel, block + count) - weights(panel, block);
+        add(panel, block, count, {next, bytes / tiles + 1});
+      }
+    }
+  }
+
+  // Row by row: what a row's panels give lies side by side.
+  HWY_INLINE void finish() const {
+    for (int row = 0; row < rows; row += kTileRows) {
+      const int count = min_of(kTileRows, rows - row);
+      for (int panel = first; panel < last; ++panel) {
+        finish_panel(args, panel, first_row + row, count, sums_of(panel) + row * kPanelRows);
+      }
+    }
+  }
+};
+
 // The scratch is of kBlockPanels * kTileSumRows * kPanelRows floats and kTileScratch bytes more.
 template <int kType>
 void matmul_tiles(const Matmul& args, int32_t first, int32_t last, float* scratch) {
   using B = Block<kType>;
   static_assert(kPanelVectors * sizeof(Expanded<B>) <= kTileScratch);
   if (args.m < kFewestRows) return matmul_quantised<kType>(args, first, last, scratch);
-  constexpr int64_t kPanelSums = int64_t{kTileSumRows} * kPanelRows;
-  auto* halves = reinterpret_cast<Expanded<B>*>(scratch + kBlockPanels * kPanelSums);
-  const QuantisedRows& x = args.quantised;
+  auto* halves = reinterpret_cast<Expanded<B>*>(scratch + kBlockPanels * kTileSumRows * kPanelRows);
   configure<kBlockColumns / B::kScales>();
-  for (int first_row = 0; first_row < args.m; first_row += kTileSumRows) {
-    const int rows = min_of(kTileSumRows, args.m - first_row);
-    // Some blocks of the rows stay in the second-level cache while all panels meet them.
-    for (int64_t b = 0; b < x.block_count; b += kTogetherBlocks) {
-      const int count = min_of(kTogetherBlocks, static_cast<int>(x.block_count - b));
-      for (int panel = first; panel < last; ++panel) {
-        expand(BlockCursor<B>(args.w.panels + panel * args.w.panel_bytes, b), b, count, halves);
-        float* sums = scratch + (panel - first) * kPanelSums;
-        for (int row = 0; row < rows; row += kTileRows) {
-          const int64_t place = ((first_row + row) / kTileRows * x.block_count + b) * x.tile_rows;
-          for (int v = 0; v < kPanelVectors; ++v) {
-            add_blocks<B>({x.values + place * kBlockColumns, x.blocks + place, x.tile_rows},
-                          halves[v], count, b == 0, sums + row * kPanelRows + v * kLanes);
-          }
-        }
-      }
-    }
-    for (int panel = first; panel < last; ++panel) {
-      finish_panel(args, panel, first_row, rows, scratch + (panel - first) * kPanelSums);
-    }
+  for (int row = 0; row < args.m; row += kTileSumRows) {
+    const TileBlock<B> block{args,    first, last, row, min_of(kTileSumRows, args.m - row),
+                             scratch, halves};
+    block.multiply();
+    block.finish();
   }
   _tile_release();
 }
