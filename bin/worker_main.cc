@@ -115,11 +115,13 @@ class Lifecycle {
   std::stop_source stop_;
 };
 
+// None for "auto" and "none".
 std::optional<DType> dtype_named(const std::string& text) {
-  if (text == "f32") return DType::kF32;
-  if (text == "bf16") return DType::kBF16;
-  if (text == "f16") return DType::kF16;
-  return std::nullopt;  // auto
+  for (const DType type : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
+                           DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL}) {
+    if (text == name(type)) return type;
+  }
+  return std::nullopt;
 }
 
 // A log line every ten percent, and a bar on stderr if somebody watches.
@@ -191,6 +193,7 @@ class Worker {
     LoadProgress progress;
     model_.emplace(Model::load(*checkpoint_, *backend_,
                                {.dtype = dtype_named(config_.dtype),
+                                .quantize = dtype_named(config_.quantize),
                                 .progress = [&](int percent) { progress(percent); }}));
     engine_.emplace(*backend_, *model_, *tokenizer_, engine_options(folder));
     log(Level::kInfo, "model_load_complete",
@@ -199,6 +202,11 @@ class Worker {
          {"weight_bytes", backend_->weight_bytes()},
          {"kv_bytes", engine_->kv_bytes()},
          {"ms", ms_since(start)}});
+  }
+
+  DType kv_type() const {
+    const DType otherwise = model_->dtype() == DType::kF32 ? DType::kF32 : DType::kBF16;
+    return dtype_named(config_.kv_dtype).value_or(otherwise);
   }
 
   EngineOptions engine_options(const std::string& folder) const {
@@ -211,12 +219,11 @@ class Worker {
     EngineOptions options{.context = context,
                           .max_batch = config_.max_batch,
                           .max_queue = config_.max_queue,
-                          .kv_type = model_->dtype(),
+                          .kv_type = kv_type(),
                           .kv_bytes = config_.kv_memory_bytes,
                           .stall_timeout = config_.stall_timeout,
                           .result_retention = config_.result_retention,
                           .resume_grace = config_.resume_grace};
-    if (const auto type = dtype_named(config_.kv_dtype)) options.kv_type = *type;
     options.eos_ids = model_->config().eos_ids;
     if (const auto eos = eos_token_id(checkpoint_->tokenizer_config(), *tokenizer_,
                                       folder + "tokenizer_config.json")) {

@@ -108,9 +108,12 @@ std::vector<Flag> worker_flags(Config& c, const char* device_flag) {
       [&](S n, S t) {
         c.dtype = one_of(n, t, {"auto", "f32", "bf16", "f16"});
       });
-  add("quantize", "none (default: none)", [&](S n, S t) {
-    if (t != "none") not_yet(n, t);
-  });
+  add("quantize",
+      "none, q8_0, q6_k, q5_k, q4_k, q4_0, iq4_nl: what weights become that are not quantised "
+      "(default: none)",
+      [&](S n, S t) {
+        c.quantize = one_of(n, t, {"none", "q8_0", "q6_k", "q5_k", "q4_k", "q4_0", "iq4_nl"});
+      });
   add("kv-dtype", "auto, f32, bf16, f16 (default: as --dtype)", [&](S n, S t) {
     if (t == "q8_0") not_yet(n, t);
     c.kv_dtype = one_of(n, t, {"auto", "f32", "bf16", "f16"});

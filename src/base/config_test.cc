@@ -107,9 +107,8 @@ TEST(Config, DeviceFlagBelongsToItsOwnBinary) {
 }
 
 TEST(Config, WhatIsNotThereYetIsRefusedByName) {
-  for (const std::vector<const char*>& arguments : {std::vector<const char*>{"--quantize", "q8_0"},
-                                                    {"--kv-dtype", "q8_0"},
-                                                    {"--api-key-file", "f"}}) {
+  for (const std::vector<const char*>& arguments :
+       {std::vector<const char*>{"--kv-dtype", "q8_0"}, {"--api-key-file", "f"}}) {
     std::vector<const char*> all = arguments;
     all.insert(all.end(), {"--model", "m"});
     const std::string text = refusal(all);

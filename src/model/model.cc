@@ -13,12 +13,15 @@ Model Model::load(const Checkpoint& checkpoint, Backend& backend, const LoadOpti
                                           checkpoint.config_file());
   const DType dtype = options.dtype ? *options.dtype : stored_dtype(checkpoint, config);
   config.embed_scale = rounded(config.embed_scale, dtype);  // as transformers does it
-  Weights weights = load_weights(checkpoint, config, backend,
-                                 {.plain = dtype, .keep_blocks = !options.dtype}, options.progress);
+  Weights weights =
+      load_weights(checkpoint, config, backend,
+                   {.plain = dtype, .keep_blocks = !options.dtype, .quantize = options.quantize},
+                   options.progress);
+  const DType type = weights.type;
   const auto make = [&](auto family) -> Model {
     family.config = std::move(config);
     family.weights = std::move(weights);
-    return {std::move(family), dtype};
+    return {std::move(family), type};
   };
   switch (config.family) {
     case Family::kLlama:

@@ -26,8 +26,9 @@
 namespace llorch {
 
 struct LoadOptions {
-  std::optional<DType> dtype;                 // none: as stored, quantised blocks included
-  std::function<void(int percent)> progress;  // may be empty; 0 to 100, each at most once
+  std::optional<DType> dtype = {};                 // none: as stored, quantised blocks included
+  std::optional<DType> quantize = {};              // linear weights that are not become this
+  std::function<void(int percent)> progress = {};  // may be empty; 0 to 100, each at most once
 };
 
 class Model {
@@ -37,7 +38,7 @@ class Model {
   static Model load(const Checkpoint& checkpoint, Backend& backend, const LoadOptions& options);
 
   const ModelConfig& config() const;
-  DType dtype() const { return dtype_; }
+  DType dtype() const { return dtype_; }  // of most of the weights
   // What a KvSpec needs of this model; `type` is the kv cache's.
   KvSpec kv_spec(int block_tokens, DType type) const;
   // A sequence that outgrows this many tokens must be computed anew, as longrope then turns all of

@@ -113,7 +113,7 @@ TEST(Model, LoadsAndTellsWhatItIs) {
 TEST(Model, TakesTheCheckpointsDtypeUnlessToldOtherwise) {
   const ModelFolder folder(tensors("BF16"));
   EXPECT_EQ(folder.load().dtype(), DType::kBF16);
-  EXPECT_EQ(folder.load({.dtype = DType::kF32, .progress = {}}).dtype(), DType::kF32);
+  EXPECT_EQ(folder.load({.dtype = DType::kF32}).dtype(), DType::kF32);
   EXPECT_EQ(ModelFolder(tensors("F16")).load().dtype(), DType::kF16);
 }
 
@@ -216,9 +216,9 @@ TEST(Model, RefusesValuesThatF16CannotHold) {
     std::memcpy(t.bytes.data(), &large, 4);
   }));
   EXPECT_NO_THROW(folder.load());
-  EXPECT_NO_THROW(folder.load({.dtype = DType::kBF16, .progress = {}}));
+  EXPECT_NO_THROW(folder.load({.dtype = DType::kBF16}));
   folder.expect(ErrorCode::kCorruptFile, {"lm_head.weight: element 0 is not a finite f16"},
-                {.dtype = DType::kF16, .progress = {}});
+                {.dtype = DType::kF16});
 }
 
 TEST(Model, WantsTheBiasesThatConfigAnnouncesAndNoOthers) {

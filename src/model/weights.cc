@@ -3,9 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <optional>
 #include <string>
+#include <thread>
 
+#include "base/os.h"
 #include "formats/file_error.h"
+#include "formats/quantize.h"
 #include "model/finite.h"
 #include "model/tensors.h"
 #include "ops/dtype.h"
@@ -17,11 +21,14 @@ namespace {
 constexpr char kEmbed[] = "model.embed_tokens";
 constexpr char kHead[] = "lm_head";
 
+enum class Role : uint8_t { kLinear, kTable, kSmall };  // kTable: embedding, head
+
 // One weight to be made, all its tensors found and checked.
 struct Planned {
   Weight* target;
   std::vector<StoredTensor> parts, biases;
   float add = 0;  // to every element
+  Role role = Role::kSmall;
 };
 
 // A linear layer's rows: `name`.weight and, where config says so, `name`.bias.
@@ -46,8 +53,9 @@ class Plan {
     }
   }
 
-  void matrix(Weight* target, const std::vector<Linear>& linears, int cols, bool bias) {
-    Planned planned{target, {}, {}};
+  void matrix(Weight* target, const std::vector<Linear>& linears, int cols, bool bias,
+              Role role = Role::kLinear) {
+    Planned planned{target, {}, {}, 0, role};
     for (const Linear& linear : linears) {
       planned.parts.push_back(tensors_.require(linear.name + ".weight", {linear.rows, cols}));
       const std::string bias_name = linear.name + ".bias";
@@ -65,11 +73,13 @@ class Plan {
   void tied_head(Weight* target, const ModelConfig& c) {
     add({target,
          {tensors_.require(std::string(kEmbed) + ".weight", {c.vocab, c.hidden})},
-         {tensors_.require(std::string(kHead) + ".bias", {c.vocab})}});
+         {tensors_.require(std::string(kHead) + ".bias", {c.vocab})},
+         0,
+         Role::kTable});
   }
 
   void part(Weight* target, const std::string& name, int index, int count, int rows, int cols) {
-    add({target, {tensors_.require_part(name, index, count, {rows, cols})}, {}});
+    add({target, {tensors_.require_part(name, index, count, {rows, cols})}, {}, 0, Role::kLinear});
   }
 
   std::vector<Planned> weights;
@@ -205,7 +215,7 @@ class LayerPlanner {
     const char* gate = mixtral ? "w1" : "gate_proj";
     const char* up = mixtral ? "w3" : "up_proj";
     const char* down = mixtral ? "w2" : "down_proj";
-    plan_.matrix(&out->router, {{name(block + "gate"), m.experts}}, c_.hidden, false);
+    plan_.matrix(&out->router, {{name(block + "gate"), m.experts}}, c_.hidden, false, Role::kSmall);
     out->gate_up.resize(static_cast<size_t>(m.experts));
     out->down.resize(static_cast<size_t>(m.experts));
     const std::string stacked = name(block + "experts.gate_up_proj");
@@ -225,7 +235,8 @@ class LayerPlanner {
     }
     if (m.shared_ffn != 0) {
       mlp(&out->shared_gate_up, &out->shared_down, "mlp.shared_expert.", m.shared_ffn);
-      plan_.matrix(&out->shared_gate, {{name("mlp.shared_expert_gate"), 1}}, c_.hidden, false);
+      plan_.matrix(&out->shared_gate, {{name("mlp.shared_expert_gate"), 1}}, c_.hidden, false,
+                   Role::kSmall);
     }
   }
 
@@ -239,13 +250,13 @@ Plan make_plan(const Checkpoint& checkpoint, const ModelConfig& c, Weights* out)
   Plan plan(checkpoint);
   const Names names = names_of(c);
   out->layers.resize(static_cast<size_t>(c.layers));
-  plan.matrix(&out->embed, {{kEmbed, c.vocab}}, c.hidden, false);
+  plan.matrix(&out->embed, {{kEmbed, c.vocab}}, c.hidden, false, Role::kTable);
   for (int i = 0; i < c.layers; ++i) {
     LayerPlanner(&plan, c, names, i).plan(&out->layers[static_cast<size_t>(i)]);
   }
   plan.norm(&out->norm, names.final_norm, c.hidden, c);
   if (has_own_head(plan.tensors(), c)) {
-    plan.matrix(&out->head, {{kHead, c.vocab}}, c.hidden, c.head_bias);
+    plan.matrix(&out->head, {{kHead, c.vocab}}, c.hidden, c.head_bias, Role::kTable);
   } else if (c.head_bias) {
     plan.tied_head(&out->head, c);
   }
@@ -304,10 +315,56 @@ Checked check_values(const StoredTensor& tensor, DType dtype, float add) {
   return checked;
 }
 
+// What `wanted` makes of a weight: llama.cpp too keeps tables in more bits, and rows that are no
+// whole blocks of 256 in blocks of 32. None: it stays what it is.
+std::optional<DType> quantised_as(DType wanted, Role role, int32_t cols) {
+  if (role == Role::kSmall) return std::nullopt;
+  if (role == Role::kTable && wanted != DType::kQ8_0) wanted = DType::kQ6_K;
+  for (const DType type : {wanted, DType::kQ8_0}) {
+    if (cols % block_layout(type).values == 0) return type;
+  }
+  return std::nullopt;
+}
+
+// Calls body(row) for each row, on as many threads as there are processors.
+template <class Body>
+void on_all_processors(int32_t rows, const Body& body) {
+  const int32_t threads = std::clamp(os::usable_cpus(), 1, rows);
+  std::vector<std::jthread> running;
+  for (int32_t i = 0; i < threads; ++i) {
+    running.emplace_back([=, &body] {
+      for (int32_t row = i; row < rows; row += threads) body(row);
+    });
+  }
+}
+
+void quantise_values(DType type, Checked* checked) {
+  const RawTensor raw = checked->raw;
+  const uint64_t from_bytes = row_bytes(raw.type, raw.shape.cols),
+                 to_bytes = row_bytes(type, raw.shape.cols);
+  std::vector<std::byte> blocks(static_cast<size_t>(raw.shape.rows) * to_bytes);
+  on_all_processors(raw.shape.rows, [&](int32_t row) {
+    const auto at = static_cast<uint64_t>(row);
+    const auto values = to_f32(raw.bytes.subspan(at * from_bytes, from_bytes), raw.type,
+                               static_cast<size_t>(raw.shape.cols));
+    quantize(ggml_type_of(type), values, blocks.data() + at * to_bytes);
+  });
+  checked->decoded = std::move(blocks);
+  checked->raw.type = type;
+  checked->raw.bytes = checked->decoded;
+}
+
 Checked check(const StoredTensor& tensor, const Planned& planned, const WeightTypes& types) {
-  if (shape_of(tensor).rows == 1) return check_values(tensor, DType::kF32, planned.add);
-  const auto blocks = types.keep_blocks ? tensor.block_type() : std::nullopt;
-  return blocks ? check_blocks(tensor, *blocks) : check_values(tensor, types.plain, planned.add);
+  const Shape shape = shape_of(tensor);
+  if (shape.rows == 1) return check_values(tensor, DType::kF32, planned.add);
+  if (types.keep_blocks) {
+    if (const auto blocks = tensor.block_type()) return check_blocks(tensor, *blocks);
+  }
+  const auto quantised =
+      types.quantize ? quantised_as(*types.quantize, planned.role, shape.cols) : std::nullopt;
+  Checked checked = check_values(tensor, quantised ? DType::kF32 : types.plain, planned.add);
+  if (quantised) quantise_values(*quantised, &checked);
+  return checked;
 }
 
 }  // namespace
@@ -326,6 +383,7 @@ Weights load_weights(const Checkpoint& checkpoint, const ModelConfig& config, Ba
                      const WeightTypes& types, const std::function<void(int percent)>& progress) {
   Weights weights;
   const Plan plan = make_plan(checkpoint, config, &weights);
+  std::array<uint64_t, 16> bytes_as{};  // by DType
   size_t done_bytes = 0;
   int told = -1;
   const auto tell = [&] {
@@ -341,7 +399,10 @@ Weights load_weights(const Checkpoint& checkpoint, const ModelConfig& config, Ba
     std::vector<RawTensor> parts, biases;
     for (const StoredTensor& tensor : planned.parts) {
       checked.push_back(check(tensor, planned, types));
-      parts.push_back(checked.back().raw);
+      const RawTensor& raw = checked.back().raw;
+      const DType kept = is_quantised(raw.type) ? raw.type : types.plain;
+      bytes_as.at(static_cast<size_t>(kept)) += raw.bytes.size();
+      parts.push_back(raw);
     }
     for (const StoredTensor& tensor : planned.biases) {
       checked.push_back(check_values(tensor, DType::kF32, 0));
@@ -356,6 +417,8 @@ Weights load_weights(const Checkpoint& checkpoint, const ModelConfig& config, Ba
     }
     tell();
   }
+  const auto most = std::max_element(bytes_as.begin(), bytes_as.end());
+  weights.type = static_cast<DType>(most - bytes_as.begin());
   if (!weights.head) {
     weights.head = weights.embed;
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "formats/checkpoint.h"
@@ -39,7 +40,8 @@ struct Weights {
   Weight embed;  // {V, D}
   std::vector<LayerWeights> layers;
   NormWeights norm;
-  Weight head;  // {V, D}; the same handle as embed if tied
+  Weight head;               // {V, D}; the same handle as embed if tied
+  DType type = DType::kF32;  // of most of all this
 };
 
 // What weights are kept as.
@@ -47,6 +49,8 @@ struct WeightTypes {
   DType plain = DType::kF32;  // matrices that are not quantised
   bool keep_blocks = true;    // quantised ones stay as stored where backends take that type, else
                               // they become `plain` as well
+  std::optional<DType> quantize = {};  // what linear weights become that are not; tables then
+                                       // become q8_0, or q6_k with a type of fewer bits
 };
 
 // The dtype that most of what is not quantised is stored in, by bytes; f32 if nothing is, or if

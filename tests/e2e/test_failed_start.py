@@ -28,7 +28,7 @@ def failed_start(binary, *args, env=None):
     (["--port", "70000"], "--port"),
     (["--callback-url", "https://pool/ready"], "--callback-url"),
     (["--callback-url", "nonsense"], "--callback-url"),
-    (["--quantize", "q8_0"], "--quantize"),
+    (["--quantize", "q3_k"], "--quantize"),
     (["--api-key-file", "f"], "--api-key-file"),
     (["--result-retention", "-1"], "--result-retention"),
     (["--resume-grace", "soon"], "--resume-grace"),

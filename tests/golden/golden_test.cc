@@ -28,7 +28,7 @@ constexpr float kLogprobTolerance = 1e-3f;
 struct Loaded {
   Loaded(const std::string& golden, std::optional<DType> dtype)
       : checkpoint(open_model(golden_folder(golden))),
-        model(Model::load(checkpoint, backend, {.dtype = dtype, .progress = {}})) {}
+        model(Model::load(checkpoint, backend, {.dtype = dtype})) {}
 
   Backend backend{BackendOptions{}};
   Checkpoint checkpoint;

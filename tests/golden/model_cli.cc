@@ -31,7 +31,7 @@ void run(const std::string& folder, const std::string& type, int32_t count) {
   const DType dtype = type == "f32" ? DType::kF32 : type == "f16" ? DType::kF16 : DType::kBF16;
   const Checkpoint checkpoint = open_model(folder);
   Backend backend{BackendOptions{}};
-  const Model model = Model::load(checkpoint, backend, {.dtype = dtype, .progress = {}});
+  const Model model = Model::load(checkpoint, backend, {.dtype = dtype});
   const Tokenizer tokenizer = byte_tokenizer();
   for (const auto& row : prompt_logits(backend, model, dtype, prompt)) write(row);
   const Answer answer = greedy_answers(backend, model, tokenizer, dtype, prompt, count, {})[0];

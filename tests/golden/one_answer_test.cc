@@ -64,13 +64,23 @@ struct Happened {
   uint64_t hits = 0, copies = 0;  // prefixes from the cache; those that end within a block
 };
 
-// A weights type and a type of the cache.
+// A type of the weights, or none for those stored, what they are quantised to, and the cache's.
 struct Types {
-  DType weights, kv;
+  std::optional<DType> weights, quantize;
+  DType kv;
 };
-constexpr Types kTypes[] = {{DType::kF32, DType::kF32},  {DType::kBF16, DType::kBF16},
-                            {DType::kF16, DType::kF16},  {DType::kF32, DType::kBF16},
-                            {DType::kBF16, DType::kF32}, {DType::kF32, DType::kF16}};
+constexpr Types kTypes[] = {{DType::kF32, {}, DType::kF32},   {DType::kBF16, {}, DType::kBF16},
+                            {DType::kF16, {}, DType::kF16},   {DType::kF32, {}, DType::kBF16},
+                            {DType::kBF16, {}, DType::kF32},  {DType::kF32, {}, DType::kF16},
+                            {{}, {}, DType::kBF16},           {{}, DType::kQ8_0, DType::kBF16},
+                            {{}, DType::kQ4_0, DType::kF32},  {{}, DType::kQ4_K, DType::kBF16},
+                            {{}, DType::kIQ4_NL, DType::kF16}};
+
+std::string described(const Types& types) {
+  return "weights " + std::string(types.weights ? name(*types.weights) : "stored") +
+         (types.quantize ? std::string(" to ") + name(*types.quantize) : "") + ", kv " +
+         name(types.kv);
+}
 
 // A golden's folder, its windows made wider: the goldens' own lie within one chunk of the kernels.
 class WideWindows {
@@ -97,7 +107,8 @@ struct Loaded {
       : kv_type(types.kv),
         backend({.threads = threads}),
         checkpoint(open_model(folder)),
-        model(Model::load(checkpoint, backend, {.dtype = types.weights, .progress = {}})) {}
+        model(Model::load(checkpoint, backend,
+                          {.dtype = types.weights, .quantize = types.quantize})) {}
 
   DType kv_type;
   Backend backend;
@@ -300,8 +311,8 @@ TEST(OneAnswer, WhateverElseRunsAndHoweverItIsComputed) {
   for (uint64_t round = 0; round < rounds; ++round) {
     for (const std::string& golden : golden_names()) {
       const Types types = kTypes[(cases + round) % std::size(kTypes)];
-      SCOPED_TRACE(golden + ", weights " + name(types.weights) + ", kv " + name(types.kv) +
-                   ", seed " + std::to_string(seed) + ", round " + std::to_string(round));
+      SCOPED_TRACE(golden + ", " + described(types) + ", seed " + std::to_string(seed) +
+                   ", round " + std::to_string(round));
       Random random(seed * 1'000'003 + cases);
       try_golden(golden, types, random, happened);
       ++cases;

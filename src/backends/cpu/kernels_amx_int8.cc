@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kTileRows = kRowTile;
 // From so many rows on tiles are quicker.
-constexpr int kFewestRows = 32;
+constexpr int kFewestRows = 48;
 // Blocks of columns that rows and panels meet at once.
 constexpr int kTogetherBlocks = 32;
 constexpr int64_t kTileBytes = int64_t{kBlockColumns} * kLanes;  // of codes, and of int8 rows
