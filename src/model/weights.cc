@@ -288,7 +288,7 @@ Checked check_blocks(const StoredTensor& tensor, DType type) {
   const BlockLayout block = block_layout(type);
   const auto block_bytes = static_cast<size_t>(block.bytes);
   for (size_t i = 0; i < bytes.size() / block_bytes; ++i) {
-    if (!scales_are_finite(type, bytes.data() + i * block_bytes)) {
+    if (!is_finite(type, bytes.data() + i * block_bytes)) {
       throw_not_finite(tensor, i * static_cast<size_t>(block.values), DType::kF32);
     }
   }

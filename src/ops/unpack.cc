@@ -1,6 +1,5 @@
 #include "ops/unpack.h"
 
-#include <cmath>
 #include <cstring>
 
 #include "base/error.h"
@@ -8,75 +7,92 @@
 
 namespace llorch {
 namespace {
-float f16(const uint8_t* at) {
+
+// Where a type has its d, and dmin behind it.
+constexpr size_t kQ6KScale = 208;
+
+uint16_t u16(const std::byte* at) {
   uint16_t x;
-  std::memcpy(&x, at, 2);
-  return f32_from_f16(x);
+  std::memcpy(&x, at, sizeof x);
+  return x;
 }
+
+const uint8_t* bytes_at(const std::byte* block, size_t offset) {
+  return reinterpret_cast<const uint8_t*>(block) + offset;
+}
+
+bool has_mins(DType type) { return type == DType::kQ4_K || type == DType::kQ5_K; }
+
+// 32 halves of as many bytes, or 32 of 16 bytes: the low ones first.
+void unpack_halves(const uint8_t* from, bool high, uint8_t* codes) {
+  for (int i = 0; i < 32; ++i) {
+    codes[i] = static_cast<uint8_t>(high ? from[i] >> 4 : from[i] & 0x0F);
+  }
+}
+void unpack_16_bytes(const uint8_t* from, uint8_t* codes) {
+  for (int i = 0; i < 16; ++i) {
+    codes[i] = from[i] & 0x0F;
+    codes[i + 16] = static_cast<uint8_t>(from[i] >> 4);
+  }
+}
+
+// Bits `shift` and on of 32 bytes, above the four that codes have.
+void add_upper_bits(const uint8_t* from, int shift, int mask, uint8_t* codes) {
+  for (int i = 0; i < 32; ++i) {
+    codes[i] = static_cast<uint8_t>(codes[i] | (from[i] >> shift & mask) << 4);
+  }
+}
+
 }  // namespace
 
 void unpack_codes(DType type, const std::byte* block, int index, uint8_t codes[32]) {
-  const auto* b = reinterpret_cast<const uint8_t*>(block);
   switch (type) {
-    case DType::kQ8_0:
-      for (int i = 0; i < 32; ++i) codes[i] = b[2 + i] ^ 0x80;
+    case DType::kQ8_0: {
+      const uint8_t* values = bytes_at(block, 2);
+      for (int i = 0; i < 32; ++i) codes[i] = values[i] ^ 0x80;
       return;
+    }
     case DType::kQ4_0:
     case DType::kIQ4_NL:
-      for (int i = 0; i < 16; ++i) {
-        codes[i] = b[2 + i] & 15;
-        codes[i + 16] = b[2 + i] >> 4;
-      }
-      return;
+      return unpack_16_bytes(bytes_at(block, 2), codes);
     case DType::kQ4_K:
-      for (int i = 0; i < 32; ++i) {
-        codes[i] = static_cast<uint8_t>(b[16 + index / 2 * 32 + i] >> (index % 2 * 4) & 15);
-      }
-      return;
+      return unpack_halves(bytes_at(block, 16) + index / 2 * 32, index % 2 == 1, codes);
     case DType::kQ5_K:
-      for (int i = 0; i < 32; ++i) {
-        const int fifth = b[16 + i] >> index & 1;
-        codes[i] =
-            static_cast<uint8_t>((b[48 + index / 2 * 32 + i] >> (index % 2 * 4) & 15) | fifth << 4);
-      }
-      return;
-    case DType::kQ6_K:
-      for (int j = 0; j < 32; ++j) {
-        const int i = index * 32 + j;
-        const int low_bits = b[i / 128 * 64 + i % 64] >> (i % 128 / 64 * 4) & 0x0F;
-        const int high_bits = b[128 + i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
-        codes[j] = static_cast<uint8_t>(low_bits | high_bits << 4);
-      }
-      return;
+      unpack_halves(bytes_at(block, 48) + index / 2 * 32, index % 2 == 1, codes);
+      return add_upper_bits(bytes_at(block, 16), index, 1, codes);
+    case DType::kQ6_K:  // in halves of 128 values
+      unpack_halves(bytes_at(block, 0) + index / 4 * 64 + index % 2 * 32, index % 4 >= 2, codes);
+      return add_upper_bits(bytes_at(block, 128) + index / 4 * 32, index % 4 * 2, 3, codes);
     default:
       CHECK(false);
   }
 }
 
 BlockScales unpack_scales(DType type, const std::byte* block) {
-  const auto* b = reinterpret_cast<const uint8_t*>(block);
   BlockScales out{};
   if (type == DType::kQ6_K) {
-    out.d = f16(b + 208);
-    std::memcpy(out.scales, b + 192, 16);
+    out.d = f32_from_f16(u16(block + kQ6KScale));
+    std::memcpy(out.scales, bytes_at(block, 192), sizeof out.scales);
     return out;
   }
-  out.d = f16(b);
-  if (type != DType::kQ4_K && type != DType::kQ5_K) return out;
-  out.dmin = f16(b + 2);
-  const uint8_t* s = b + 4;
+  out.d = f32_from_f16(u16(block));
+  if (!has_mins(type)) return out;
+  out.dmin = f32_from_f16(u16(block + 2));
+  const uint8_t* packed = bytes_at(block, 4);
   for (int i = 0; i < 4; ++i) {
-    out.scales[i] = s[i] & 0x3F;
-    out.mins[i] = s[4 + i] & 0x3F;
-    out.scales[4 + i] = static_cast<uint8_t>((s[8 + i] & 15) | (s[i] >> 2 & 0x30));
-    out.mins[4 + i] = static_cast<uint8_t>(s[8 + i] >> 4 | (s[4 + i] >> 2 & 0x30));
+    out.scales[i] = packed[i] & 0x3F;
+    out.mins[i] = packed[4 + i] & 0x3F;
+    out.scales[4 + i] = static_cast<uint8_t>((packed[8 + i] & 0x0F) | (packed[i] >> 2 & 0x30));
+    out.mins[4 + i] = static_cast<uint8_t>(packed[8 + i] >> 4 | (packed[4 + i] >> 2 & 0x30));
   }
   return out;
 }
 
-bool scales_are_finite(DType type, const std::byte* block) {
-  const BlockScales s = unpack_scales(type, block);
-  return std::isfinite(s.d) && std::isfinite(s.dmin);
+bool is_finite(DType type, const std::byte* block) {
+  constexpr uint16_t kExponent = 0x7C00;
+  const auto finite = [](uint16_t bits) { return (bits & kExponent) != kExponent; };
+  if (type == DType::kQ6_K) return finite(u16(block + kQ6KScale));
+  return finite(u16(block)) && (!has_mins(type) || finite(u16(block + 2)));
 }
 
 }  // namespace llorch
