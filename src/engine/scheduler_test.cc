@@ -65,7 +65,7 @@ struct Bench {
       if (slice.wants_token()) wanting.push_back(slice.sequence);
     }
     blocks.make_copies([](size_t, int32_t, int32_t) {});
-    scheduler.computed();
+    scheduler.computed(std::vector<int32_t>(result.size()));
     for (Sequence* s : wanting) {
       s->tokens.push_back(1);
       if (output_tokens(*s) < s->request.max_tokens) continue;
