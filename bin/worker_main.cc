@@ -219,6 +219,7 @@ class Worker {
     EngineOptions options{.context = context,
                           .max_batch = config_.max_batch,
                           .max_queue = config_.max_queue,
+                          .speculate = config_.speculate,
                           .kv_type = kv_type(),
                           .kv_bytes = config_.kv_memory_bytes,
                           .stall_timeout = config_.stall_timeout,

@@ -133,9 +133,10 @@ std::vector<Flag> worker_flags(Config& c, const char* device_flag) {
         c.threads.reset();
         if (t != "auto") c.threads = number<int>(n, t, 1, 1024);
       });
-  add("speculate", "auto, off; never changes an answer (default: auto)", [&](S n, S t) {
-    one_of(n, t, {"auto", "off"});
-  });
+  add("speculate", "auto, off: guess tokens where it pays; changes no answer (default: auto)",
+      [&](S n, S t) {
+        c.speculate = one_of(n, t, {"auto", "off"}) == "auto";
+      });
   add("request-timeout", "seconds until a request ends with TIMEOUT; 0 = never (default: 0)",
       [&](S n, S t) { c.request_timeout = seconds(n, t, 0); });
   add("shutdown-timeout", "seconds that running requests get to finish (default: 30)",

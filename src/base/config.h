@@ -28,6 +28,7 @@ struct Config {
   int max_queue = 256;
   std::optional<uint64_t> kv_memory_bytes;  // none: auto
   std::optional<int> threads;               // none: auto
+  bool speculate = true;
   std::chrono::milliseconds request_timeout{0};
   std::chrono::milliseconds shutdown_timeout{30'000};
   std::chrono::milliseconds stall_timeout{60'000};

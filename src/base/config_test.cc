@@ -44,6 +44,7 @@ TEST(Config, HasTheContractsDefaults) {
   EXPECT_EQ(c.max_queue, 256);
   EXPECT_FALSE(c.kv_memory_bytes.has_value());
   EXPECT_FALSE(c.threads.has_value());
+  EXPECT_TRUE(c.speculate);
   EXPECT_EQ(c.request_timeout.count(), 0);
   EXPECT_EQ(c.shutdown_timeout.count(), 30'000);
   EXPECT_EQ(c.stall_timeout.count(), 60'000);
@@ -66,6 +67,11 @@ TEST(Config, FlagBeatsEnvironmentBeatsFileBeatsDefault) {
   EXPECT_EQ(c.host, "127.0.0.3");
   EXPECT_EQ(c.max_queue, 7);
   EXPECT_EQ(c.max_batch, 32);
+}
+
+TEST(Config, SpeculatesUnlessToldNotTo) {
+  EXPECT_TRUE(parse({"--model", "m", "--speculate", "auto"}).speculate);
+  EXPECT_FALSE(parse({"--model", "m", "--speculate", "off"}).speculate);
 }
 
 TEST(Config, ModelNameIsTheLastComponentWithoutAFileEnding) {

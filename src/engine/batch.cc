@@ -10,10 +10,12 @@ BatchBuilder::BatchBuilder(const BatchLimits& limits) : limits_(limits) {
   const int32_t width = (limits.context + limits.block_tokens - 1) / limits.block_tokens;
   for (auto* per_row : {&tokens_, &positions_, &rope_len_}) per_row->reserve(rows);
   slots_.reserve(limits.kv_groups * rows);
-  for (auto* per_sequence : {&kv_len_, &logit_rows_}) per_sequence->reserve(sequences);
+  const size_t wanted = sequences + static_cast<size_t>(limits.draft_rows);
+  kv_len_.reserve(sequences);
+  logit_rows_.reserve(wanted);
   query_start_.reserve(sequences + 1);
   blocks_.reserve(limits.kv_groups * sequences * static_cast<size_t>(width));
-  sampling_.reserve(sequences);
+  sampling_.reserve(wanted);
 }
 
 void BatchBuilder::clear() {
@@ -50,7 +52,7 @@ const Batch& BatchBuilder::build(std::span<const Slice> slices) {
 void BatchBuilder::add_places(const Slice& slice, size_t group, size_t width) {
   const Sequence& sequence = *slice.sequence;
   const std::vector<int32_t>& blocks = sequence.kv[group].blocks;
-  const int32_t end = sequence.computed + slice.tokens;
+  const int32_t end = sequence.computed + slice.rows();
   for (int32_t position = sequence.computed; position < end; ++position) {
     const int32_t block = blocks[static_cast<size_t>(position / limits_.block_tokens)];
     slots_.push_back(block * limits_.block_tokens + position % limits_.block_tokens);
@@ -61,7 +63,7 @@ void BatchBuilder::add_places(const Slice& slice, size_t group, size_t width) {
 
 void BatchBuilder::add_rows(const Slice& slice) {
   const Sequence& sequence = *slice.sequence;
-  const int32_t end = sequence.computed + slice.tokens;
+  const int32_t end = sequence.computed + slice.rows();
   for (int32_t position = sequence.computed; position < end; ++position) {
     tokens_.push_back(sequence.tokens[static_cast<size_t>(position)]);
     positions_.push_back(position);
@@ -69,13 +71,21 @@ void BatchBuilder::add_rows(const Slice& slice) {
   }
   query_start_.push_back(static_cast<int32_t>(tokens_.size()));
   kv_len_.push_back(end);
-  if (!slice.wants_token()) return;
-  logit_rows_.push_back(static_cast<int32_t>(tokens_.size()) - 1);
-  Sampling sampling = sequence.request.sampling;
-  sampling.index =
-      static_cast<uint32_t>(sequence.tokens.size()) - static_cast<uint32_t>(sequence.prompt_tokens);
-  sampling.history = sequence.tokens;
-  sampling_.push_back(sampling);
+  if (slice.wants_token()) add_wanted(slice);
+}
+
+// A draft's row is drawn from as if all before it were known.
+void BatchBuilder::add_wanted(const Slice& slice) {
+  const Sequence& sequence = *slice.sequence;
+  const std::span<const int32_t> tokens = sequence.tokens;
+  for (int32_t i = 0; i <= sequence.drafts; ++i) {
+    const int32_t known = sequence.known() + i;
+    logit_rows_.push_back(static_cast<int32_t>(tokens_.size()) - 1 - sequence.drafts + i);
+    Sampling sampling = sequence.request.sampling;
+    sampling.index = static_cast<uint32_t>(known - sequence.prompt_tokens);
+    sampling.history = tokens.first(static_cast<size_t>(known));
+    sampling_.push_back(sampling);
+  }
 }
 
 const Batch& BatchBuilder::largest() {
@@ -90,7 +100,9 @@ const Batch& BatchBuilder::largest() {
     }
     query_start_.push_back(static_cast<int32_t>(tokens_.size()));
     kv_len_.push_back(limits_.context);
-    logit_rows_.push_back(static_cast<int32_t>(tokens_.size()) - 1);
+    const int32_t last = static_cast<int32_t>(tokens_.size()) - 1;
+    const int32_t drafts = sequence == 0 ? limits_.draft_rows : 0;
+    for (int32_t row = last - drafts; row <= last; ++row) logit_rows_.push_back(row);
   }
   slots_.assign(limits_.kv_groups * tokens_.size(), -1);
   return finish();

@@ -14,6 +14,7 @@ namespace llorch {
 struct BatchLimits {
   int32_t step_tokens = 0;   // rows of a step
   int32_t max_batch = 0;     // sequences of a step
+  int32_t draft_rows = 0;    // of a step, beside those
   int32_t context = 0;       // tokens of a sequence
   int32_t block_tokens = 0;  // P
   size_t kv_groups = 1;      // G
@@ -25,7 +26,8 @@ class BatchBuilder {
  public:
   explicit BatchBuilder(const BatchLimits& limits);
 
-  // Rows in the order of `slices`; one wanted row for each slice that wants a token.
+  // Rows in the order of `slices`; the wanted ones are the last of each slice that wants a token,
+  // and its drafts'.
   const Batch& build(std::span<const Slice> slices);
   // The largest step that can come, without blocks and with all slots -1, for Backend::prepare().
   const Batch& largest();
@@ -35,6 +37,7 @@ class BatchBuilder {
  private:
   void clear();
   void add_rows(const Slice& slice);
+  void add_wanted(const Slice& slice);
   void add_places(const Slice& slice, size_t group, size_t width);
   const Batch& finish();
 

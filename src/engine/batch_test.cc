@@ -71,6 +71,36 @@ TEST(BatchBuilder, LaysGroupAfterGroup) {
   EXPECT_EQ(ints(builder.largest().slots), Ints(24, -1));
 }
 
+// Each is asked for as if the tokens before it were known already.
+TEST(BatchBuilder, LaysDraftsBehindWhatIsKnown) {
+  const auto drafting = sequence({10, 11, 12, 13, 14}, {15}, 5, {7, 2});
+  const auto chunk = sequence({20, 21, 22}, {}, 0, {5});
+  drafting->tokens.insert(drafting->tokens.end(), {16, 17});
+  drafting->drafts = 2;
+  drafting->request.sampling.seed = 99;
+  const Slice slices[] = {{drafting.get(), 1}, {chunk.get(), 3}};
+  BatchLimits limits = kLimits;
+  limits.draft_rows = 3;
+  BatchBuilder builder(limits);
+  const Batch& batch = builder.build(slices);
+  EXPECT_EQ(ints(batch.tokens), (Ints{15, 16, 17, 20, 21, 22}));
+  EXPECT_EQ(ints(batch.positions), (Ints{5, 6, 7, 0, 1, 2}));
+  EXPECT_EQ(ints(batch.slots), (Ints{9, 10, 11, 20, 21, 22}));
+  EXPECT_EQ(ints(batch.query_start), (Ints{0, 3, 6}));
+  EXPECT_EQ(ints(batch.kv_len), (Ints{8, 3}));
+  EXPECT_EQ(ints(batch.rope_len), (Ints{6, 7, 8, 3, 3, 3}));
+  EXPECT_EQ(ints(batch.logit_rows), (Ints{0, 1, 2, 5}));
+  ASSERT_EQ(builder.sampling().size(), 4u);
+  for (uint32_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(builder.sampling()[i].seed, 99u);
+    EXPECT_EQ(builder.sampling()[i].index, 1 + i);
+    EXPECT_EQ(builder.sampling()[i].history.size(), 6 + i);
+    EXPECT_EQ(builder.sampling()[i].history.back(), static_cast<int32_t>(15 + i));
+  }
+  EXPECT_EQ(builder.sampling()[3].index, 0u);
+  EXPECT_EQ(ints(builder.largest().logit_rows), (Ints{6, 7, 8, 9, 10, 11}));
+}
+
 TEST(BatchBuilder, ContinuesIndexAndHistoryAfterPreemption) {
   const auto again = sequence({10, 11}, {12, 13, 14}, 0, {0, 1});
   const Slice slices[] = {{again.get(), 5}};

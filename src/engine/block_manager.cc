@@ -56,9 +56,17 @@ void BlockManager::release_front(BlockTable& table, int32_t count) {
   }
 }
 
-void BlockManager::release(BlockTable& table) {
+void BlockManager::release_back(BlockTable& table, int32_t count) {
+  CHECK(count >= table.gone);
   // From the back: what follows a block is of no use without it, so it is to be taken before it.
-  for (; table.held() > 0; table.blocks.pop_back()) drop(table.blocks.back());
+  while (static_cast<int32_t>(table.blocks.size()) > count) {
+    drop(table.blocks.back());
+    table.blocks.pop_back();
+  }
+}
+
+void BlockManager::release(BlockTable& table) {
+  release_back(table, table.gone);
   table.blocks.clear();
   table.gone = 0;
 }

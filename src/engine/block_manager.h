@@ -33,6 +33,8 @@ class BlockManager {
   bool held(int32_t block) const { return holders(block) > 0; }
   // Gives up the first `count` blocks of `table`.
   void release_front(BlockTable& table, int32_t count);
+  // Gives up all but the first `count` blocks of `table`, which are at least those that are gone.
+  void release_back(BlockTable& table, int32_t count);
   // Gives up all of `table` and empties it.
   void release(BlockTable& table);
 

@@ -44,6 +44,13 @@ EngineOptions checked(EngineOptions options, const ModelConfig& model) {
   return options;
 }
 
+// Rows for drafts, beside a full batch; as many at least are left to prompts.
+int32_t draft_rows(const EngineOptions& options) {
+  constexpr int32_t kMost = 32;  // of each the logits are kept
+  if (!options.speculate) return 0;
+  return std::min(kMost, (options.step_tokens - options.max_batch) / 2);
+}
+
 RopeLengths rope_lengths(const Model& model) {
   return {model.recompute_above(), model.stretched_above()};
 }
@@ -51,6 +58,7 @@ RopeLengths rope_lengths(const Model& model) {
 BatchLimits batch_limits(const EngineOptions& options, const Model& model, size_t kv_groups) {
   return {.step_tokens = options.step_tokens,
           .max_batch = options.max_batch,
+          .draft_rows = draft_rows(options),
           .context = options.context,
           .block_tokens = options.block_tokens,
           .kv_groups = kv_groups,
@@ -141,7 +149,9 @@ struct Engine::Impl {
         block_counts(take_memory(backend, model, options, kv_spec, kv_shape, builder)),
         blocks(kv_shape, block_counts),
         cost(kv_spec.groups, options.bounds),
-        scheduler({options.max_batch, options.step_tokens, model.recompute_above()}, blocks, cost),
+        scheduler(
+            {options.max_batch, options.step_tokens, model.recompute_above(), draft_rows(options)},
+            blocks, cost),
         metrics(std::in_place, options.context),
         forecast(options.max_batch,
                  int64_t{*std::max_element(block_counts.begin(), block_counts.end())} *
@@ -151,7 +161,8 @@ struct Engine::Impl {
         intake(static_cast<size_t>(options.max_batch) + static_cast<size_t>(options.max_queue),
                JobStore(options.result_retention, options.retained_bytes), watch, requests) {
     open.reserve(static_cast<size_t>(options.max_batch) + static_cast<size_t>(options.max_queue));
-    wanting.reserve(static_cast<size_t>(options.max_batch));
+    results.reserve(static_cast<size_t>(options.max_batch));
+    right.reserve(static_cast<size_t>(options.max_batch));
   }
 
   bool step();
@@ -160,6 +171,7 @@ struct Engine::Impl {
   Sequence* youngest_of(std::span<const Slice> slices) const;
   void post_state(TimePoint began, std::span<const Slice> slices);
   void start_new(std::span<const Slice> slices);
+  void check_drafts(std::span<const Slice> slices, std::span<const Sampled> sampled);
   void deliver(std::vector<Sampled> sampled);
   void end_cancelled();
   void finish(Sequence* sequence, Event terminal);
@@ -184,7 +196,12 @@ struct Engine::Impl {
   StepCost cost;
   Scheduler scheduler;
   std::vector<std::unique_ptr<Sequence>> open;  // in order of arrival
-  std::vector<Sequence*> wanting;               // who gets a token of this step
+  struct Result {
+    Sequence* sequence = nullptr;
+    size_t row = 0, rows = 0;  // of the sampled ones
+  };
+  std::vector<Result> results;  // who gets tokens of this step
+  std::vector<int32_t> right;   // of each slice's drafts
 
   // Shared with all threads.
   std::optional<EngineMetrics> metrics;  // made anew after the warm-up
@@ -218,21 +235,15 @@ void Engine::Impl::compute(std::span<const Slice> slices) {
   start_new(slices);
   const TimePoint began = options.now();
   post_state(began, slices);
-  wanting.clear();
-  int32_t tokens = 0;
-  for (const Slice& slice : slices) {
-    tokens += slice.tokens;
-    if (slice.wants_token()) wanting.push_back(slice.sequence);
-  }
   blocks.make_copies([&](size_t g, int32_t from, int32_t to) { backend.copy_block(g, from, to); });
   std::optional<std::vector<Sampled>> sampled = run_model(builder.build(slices));
   if (!sampled) {
     finish(youngest_of(slices), out_of_memory());
     return;
   }
-  scheduler.computed();
+  check_drafts(slices, *sampled);
+  scheduler.computed(right);
   metrics->steps.add();
-  metrics->step_tokens.observe(tokens);
   watch.step_ended(began);
   cost.learn(scheduler.load(), options.now() - began);
   deliver(std::move(*sampled));
@@ -244,9 +255,9 @@ std::optional<std::vector<Sampled>> Engine::Impl::run_model(const Batch& batch) 
   const MayFail may;
   backend.submit(forward, batch, builder.sampling());
   std::vector<Sampled> sampled = backend.collect();
-  if (sampled.size() != wanting.size()) {
+  if (sampled.size() != batch.logit_rows.size()) {
     throw Error(ErrorCode::kInternal, "[collect] results; got " + std::to_string(sampled.size()) +
-                                          ", want " + std::to_string(wanting.size()));
+                                          ", want " + std::to_string(batch.logit_rows.size()));
   }
   return sampled;
 } catch (const std::bad_alloc&) {
@@ -291,17 +302,43 @@ void Engine::Impl::start_new(std::span<const Slice> slices) {
   }
 }
 
+// A draft is right if the model gives it too. What follows a wrong one was computed for nothing.
+void Engine::Impl::check_drafts(std::span<const Slice> slices, std::span<const Sampled> sampled) {
+  results.clear();
+  right.assign(slices.size(), 0);
+  size_t row = 0;
+  int32_t tokens = 0;
+  for (size_t i = 0; i < slices.size(); ++i) {
+    Sequence& sequence = *slices[i].sequence;
+    if (slices[i].wants_token()) {
+      const auto drafts = std::span(sequence.tokens).last(static_cast<size_t>(sequence.drafts));
+      const auto wrong = std::ranges::mismatch(drafts, sampled.subspan(row), {}, {},
+                                               [](const Sampled& s) { return s.token; });
+      right[i] = static_cast<int32_t>(wrong.in1 - drafts.begin());
+      results.push_back({&sequence, row, static_cast<size_t>(right[i]) + 1});
+      row += drafts.size() + 1;
+      metrics->drafted(sequence.drafts, right[i]);
+    }
+    tokens += slices[i].tokens + right[i];
+  }
+  metrics->step_tokens.observe(tokens);
+}
+
 void Engine::Impl::deliver(std::vector<Sampled> sampled) {
   const TimePoint now = options.now();
-  for (size_t i = 0; i < wanting.size(); ++i) {
-    Sequence& sequence = *wanting[i];
+  for (const Result& result : results) {
+    Sequence& sequence = *result.sequence;
     const int32_t before = sequence.output->tokens_out();
-    if (sampled[i].token < 0) blocks.forget(sequence.kv);  // who knows what lies in them
-    sequence.tokens.push_back(sampled[i].token);
-    auto terminal = told([&] {
-      const MayFail may;
-      return sequence.output->take(std::move(sampled[i]), now);
-    });
+    std::optional<Event> terminal;
+    for (size_t i = 0; i < result.rows && !terminal; ++i) {
+      Sampled& next = sampled[result.row + i];
+      if (next.token < 0) blocks.forget(sequence.kv);  // who knows what lies in them
+      if (i + 1 == result.rows) sequence.tokens.push_back(next.token);  // the others were drafts
+      terminal = told([&] {
+        const MayFail may;
+        return sequence.output->take(std::move(next), now);
+      });
+    }
     metrics->took(sequence.times, sequence.output->tokens_out() - before, now);
     if (terminal) finish(&sequence, std::move(*terminal));
   }
@@ -481,6 +518,7 @@ std::shared_ptr<Reader> Engine::submit(Request request, std::function<void()> wa
   for (BlockTable& table : sequence->kv) {
     table.blocks.reserve(static_cast<size_t>(sequence->limit() / engine.options.block_tokens) + 1);
   }
+  if (engine.options.speculate) sequence->drafter.emplace(sequence->limit());
   sequence->output.emplace(sequence->request, sequence->prompt_tokens, engine.tokenizer,
                            engine.options.eos_ids, stream);
   const OpenRequests::Figures open = engine.requests.read();

@@ -26,6 +26,7 @@ struct EngineOptions {
   int max_batch = 32;      // sequences per step
   int max_queue = 256;     // requests beyond those the batch has room for
   int step_tokens = 512;   // token budget of one step; raised to max_batch
+  bool speculate = true;   // draft where it pays; changes no answer
   StepBounds bounds = {};  // in time, as far as it can be told
   int block_tokens = 16;
   DType kv_type = DType::kF32;

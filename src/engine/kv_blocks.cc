@@ -173,6 +173,20 @@ void KvBlocks::release(std::vector<BlockTable>& tables) {
   });
 }
 
+void KvBlocks::trim(std::vector<BlockTable>& tables, int32_t tokens) {
+  for (size_t g = 0; g < tables.size(); ++g) {
+    managers_[g].release_back(tables[g], managers_[g].blocks_for(tokens));
+  }
+}
+
+int32_t KvBlocks::held_tokens(const std::vector<BlockTable>& tables) const {
+  const auto shorter = [](const BlockTable& a, const BlockTable& b) {
+    return a.blocks.size() < b.blocks.size();
+  };
+  const auto shortest = std::min_element(tables.begin(), tables.end(), shorter);
+  return static_cast<int32_t>(shortest->blocks.size()) * shape_.block_tokens;
+}
+
 void KvBlocks::make_copies(
     const std::function<void(size_t group, int32_t from, int32_t to)>& copy) {
   while (!copies_.empty()) {

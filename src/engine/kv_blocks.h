@@ -55,6 +55,10 @@ class KvBlocks {
   // nothing, if too few are free: of a sequence whose blocks nobody shares, at the first call only.
   bool hold(std::vector<BlockTable>& tables, int32_t computed, int32_t end);
   void release(std::vector<BlockTable>& tables);
+  // Gives up the blocks at the end that are not needed for `tokens` tokens.
+  void trim(std::vector<BlockTable>& tables, int32_t tokens);
+  // Tokens for which there are blocks.
+  int32_t held_tokens(const std::vector<BlockTable>& tables) const;
 
   // What begin() left to be copied before the next step; `copy` may throw.
   void make_copies(const std::function<void(size_t group, int32_t from, int32_t to)>& copy);

@@ -91,6 +91,26 @@ TEST(KvBlocks, TakeNothingWhenOneGroupIsShort) {
   EXPECT_FALSE(blocks.fits(9));
 }
 
+TEST(KvBlocks, TrimToWhatIsNeededForSoManyTokens) {
+  const KvShape s = shape({{.layers = 1}, {.layers = 1, .window = 7}}, 4);
+  KvBlocks blocks(s, std::vector<int32_t>{20, 20});
+  std::vector<BlockTable> tables;
+  for (const int32_t computed : {0, 20}) ASSERT_TRUE(blocks.hold(tables, computed, 21));
+  EXPECT_EQ(blocks.held_tokens(tables), 24);
+  const int32_t used = blocks.used();
+  for (int32_t end = 22; end < 31; ++end) {
+    ASSERT_TRUE(blocks.hold(tables, 20, end));
+    EXPECT_EQ(blocks.held_tokens(tables), (end + 3) / 4 * 4);
+    blocks.trim(tables, 21);
+    EXPECT_EQ(blocks.held_tokens(tables), 24);
+    EXPECT_EQ(blocks.used(), used);
+  }
+  blocks.trim(tables, 21);
+  expect_visible(tables, s, 20, 21);
+  blocks.release(tables);
+  EXPECT_EQ(blocks.used(), 0);
+}
+
 TEST(KvBlocks, SayWhetherDecodingMayTakeOneMore) {
   const std::vector<int32_t> counts = {50};
   KvBlocks blocks(shape({{.layers = 1, .window = 5}}, 4), counts);

@@ -99,14 +99,24 @@ void EngineMetrics::scheduled(RequestTimes& times, int32_t prompt_tokens, TimePo
 
 void EngineMetrics::took(RequestTimes& times, int32_t tokens, TimePoint now) {
   tokens_out.add(static_cast<uint64_t>(tokens));
-  if (tokens > 0 && times.has_result) {
-    inter_token_latency.observe(seconds(now - times.last_result));
-  } else if (tokens > 0) {
-    time_to_first_token.observe(seconds(now - times.arrived));
+  for (int32_t i = 0; i < tokens; ++i) {
+    if (times.has_result || i > 0) {
+      // As its reader sees them: those of one step come together.
+      inter_token_latency.observe(i == 0 ? seconds(now - times.last_result) : 0);
+    } else {
+      time_to_first_token.observe(seconds(now - times.arrived));
+    }
   }
   if (!times.has_result) times.first_result = now;
   times.has_result = true;
   times.last_result = now;
+}
+
+void EngineMetrics::drafted(int32_t tokens, int32_t right) {
+  if (tokens == 0) return;
+  drafts.add();
+  draft_tokens.add(static_cast<uint64_t>(tokens));
+  right_draft_tokens.add(static_cast<uint64_t>(right));
 }
 
 void EngineMetrics::finished(const RequestTimes& times, Outcome outcome, int32_t prompt_tokens,

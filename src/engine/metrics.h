@@ -92,14 +92,17 @@ struct EngineMetrics {
 
   // A request is part of a step for the first time.
   void scheduled(RequestTimes& times, int32_t prompt_tokens, TimePoint now);
-  // A step brought it `tokens` tokens: one, or none but its end.
+  // A step brought it `tokens` tokens; 0: none but its end.
   void took(RequestTimes& times, int32_t tokens, TimePoint now);
   void finished(const RequestTimes& times, Outcome outcome, int32_t prompt_tokens,
                 int32_t generated, TimePoint now);
+  // A step computed so many drafts of a sequence, of which so many were right.
+  void drafted(int32_t tokens, int32_t right);
 
   std::array<Counter, kOutcomeNames.size()> outcomes;
   Counter steps, tokens_in, tokens_out;
-  Histogram step_tokens;  // computed by one step
+  Counter drafts, draft_tokens, right_draft_tokens;  // drafts: times that a sequence had some
+  Histogram step_tokens;  // computed by one step, without drafts that were wrong
   Histogram time_to_first_token, inter_token_latency;
   Histogram e2e_latency, queue_time, prefill_time, decode_time, inference_time, inference_ms;
   Histogram request_time_per_token;

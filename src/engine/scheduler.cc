@@ -37,6 +37,7 @@ Scheduler::Scheduler(const SchedulerOptions& options, KvBlocks& blocks, const St
   running_.reserve(static_cast<size_t>(options.max_batch));
   slices_.reserve(static_cast<size_t>(options.max_batch));
   prompts_.reserve(static_cast<size_t>(options.max_batch));
+  drafting_.reserve(static_cast<size_t>(options.max_batch));
 }
 
 void Scheduler::add(Sequence* sequence) {
@@ -54,6 +55,7 @@ void Scheduler::remove(Sequence* sequence) {
 
 std::span<const Slice> Scheduler::schedule() {
   slices_.clear();
+  drop_drafts();
   restart_outgrown();
   // Whoever is preempted here comes later in order, so nobody loses what it has just been given.
   for (size_t i = 0; i < running_.size(); ++i) hold_or_preempt(*running_[i]);
@@ -64,17 +66,28 @@ std::span<const Slice> Scheduler::schedule() {
     slices_.push_back({sequence, 1});
     load_ = cost_.with_decode(load_, sequence->computed);
   }
+  add_drafts();
   prefill();
   CHECK(!slices_.empty() || (running_.empty() && waiting_.empty()));
   return slices_;
 }
 
-void Scheduler::computed() {
-  for (const Slice& slice : slices_) {
-    const int32_t before = slice.sequence->computed;
-    slice.sequence->computed += slice.tokens;
-    blocks_.remember(*slice.sequence, before);
+void Scheduler::computed(std::span<const int32_t> right) {
+  CHECK(right.size() == slices_.size());
+  for (size_t i = 0; i < slices_.size(); ++i) {
+    Sequence& sequence = *slices_[i].sequence;
+    const int32_t before = sequence.computed;
+    sequence.computed += slices_[i].tokens + right[i];
+    end_drafts(sequence, right[i]);
+    blocks_.remember(sequence, before);
   }
+}
+
+// Blocks that were taken for nothing else go back, so no one has more than without drafts.
+void Scheduler::end_drafts(Sequence& sequence, int32_t right) {
+  if (sequence.drafts == 0) return;
+  sequence.end_drafts(right);
+  blocks_.trim(sequence.kv, sequence.known());
 }
 
 void Scheduler::restart_outgrown() {
@@ -85,6 +98,66 @@ void Scheduler::restart_outgrown() {
     running_[i]->chain.clear();  // the same tokens are another content now
     back_to_line(i);
   }
+}
+
+// Each decoding sequence in turn gets one more guess, as long as that pays.
+void Scheduler::add_drafts() {
+  drafting_.clear();
+  if (options_.draft_rows == 0) return;
+  for (const Slice& slice : slices_) {
+    Sequence& sequence = *slice.sequence;
+    if (!sequence.drafter) continue;
+    sequence.drafter->follow(sequence.tokens);
+    const int32_t most = most_drafts(sequence);
+    if (most > 0) drafting_.push_back({&sequence, most});
+  }
+  plan_ = {load_, load_, static_cast<double>(slices_.size()), 0};
+  const bool all = drafting_.size() == slices_.size();
+  for (bool more = true; more;) {
+    more = false;
+    for (Drafting& drafting : drafting_) more |= add_draft(drafting);
+    const auto less = [](const Drafting& a, const Drafting& b) { return a.gain < b.gain; };
+    if (all && more) plan_.least_gain = std::ranges::min(drafting_, less).gain;
+  }
+}
+
+bool Scheduler::add_draft(Drafting& drafting) {
+  Sequence& sequence = *drafting.sequence;
+  if (sequence.drafts == drafting.most) return false;
+  const int32_t end = sequence.known() + sequence.drafts + 1;
+  const auto guess = sequence.drafter->next(sequence.tokens);
+  const double chance = guess ? drafting.chance * guess->chance : 0;
+  const StepLoad more = cost_.with_decode(load_, end - 1);
+  const int32_t rows = more.decode_rows - plan_.without.decode_rows;
+  if (rows > options_.draft_rows || !cost_.pays(plan_, more, chance) ||
+      !blocks_.hold(sequence.kv, sequence.computed, end)) {
+    drafting.most = sequence.drafts;
+    return false;
+  }
+  sequence.tokens.push_back(guess->token);
+  ++sequence.drafts;
+  drafting.chance = chance;
+  drafting.gain += chance;
+  plan_.tokens += chance;
+  plan_.with = load_ = more;
+  return true;
+}
+
+int32_t Scheduler::most_drafts(const Sequence& sequence) const {
+  constexpr int32_t kMost = 15;  // few are right so far on, and a reader gets them in one burst
+  const int32_t known = sequence.known();
+  // What follows the last of them is a token too.
+  int32_t most = std::min(kMost, sequence.limit() - known - 1);
+  // All rows must be turned by the angles that the sequence has now.
+  if (known <= options_.recompute_above) most = std::min(most, options_.recompute_above - known);
+  // What is free belongs to those who wait.
+  if (!waiting_.empty()) most = std::min(most, blocks_.held_tokens(sequence.kv) - known);
+  return most;
+}
+
+// Those of a step for which there was no memory.
+void Scheduler::drop_drafts() {
+  for (Sequence* sequence : running_) end_drafts(*sequence, 0);
 }
 
 void Scheduler::hold_or_preempt(Sequence& sequence) {

@@ -21,12 +21,15 @@
 
 namespace llorch {
 
-// A sequence's part of a step: its next `tokens` tokens, for which it has blocks.
+// A sequence's part of a step: its next `tokens` tokens, and if these are all that is known its
+// drafts. For all of them it has blocks.
 struct Slice {
   Sequence* sequence = nullptr;
   int32_t tokens = 0;
   // The last of them is the sequence's last: what follows it is to be sampled.
   bool wants_token() const { return tokens == sequence->missing(); }
+  int32_t drafts() const { return wants_token() ? sequence->drafts : 0; }
+  int32_t rows() const { return tokens + drafts(); }
 };
 
 struct SchedulerOptions {
@@ -35,6 +38,7 @@ struct SchedulerOptions {
   // A sequence that grows beyond so many tokens is computed anew: its rope turns all of them
   // otherwise then. 0: none is.
   int32_t recompute_above = 0;
+  int32_t draft_rows = 0;  // per step, beside the others; less than step_tokens - max_batch
 };
 
 class Scheduler {
@@ -47,25 +51,39 @@ class Scheduler {
   // Takes it out, wherever it is, and frees its blocks.
   void remove(Sequence* sequence);
 
-  // The next step; valid until the next call. Decoding sequences come first, one row each. What
-  // step_tokens and the step's cost leave goes to prompts: half to the foremost, the rest to
-  // shorter ones of its priority, the shortest first, and what they leave to the next in order. A
-  // prompt leaves the line when it gets its first rows, if it has blocks for all its tokens. A
-  // sequence that finds no block takes those of the last in order, which goes back to the line and
-  // is computed anew, output included. Empty only if there is no sequence at all.
+  // The next step; valid until the next call. Decoding sequences come first, one row each, and
+  // rows for drafts where these pay. What step_tokens and the step's cost leave goes to prompts:
+  // half to the foremost, the rest to shorter ones of its priority, the shortest first, and what
+  // they leave to the next in order. A prompt leaves the line when it gets its first rows, if it
+  // has blocks for all its tokens. A sequence that finds no block takes those of the last in order,
+  // which goes back to the line and is computed anew, output included. Empty only if there is no
+  // sequence at all.
   std::span<const Slice> schedule();
   const StepLoad& load() const { return load_; }  // of the scheduled slices
-  // They have been computed.
-  void computed();
+  // They have been computed, and of each one's drafts so many were `right`.
+  void computed(std::span<const int32_t> right);
 
   int32_t running() const { return static_cast<int32_t>(running_.size()); }
   int32_t waiting() const { return static_cast<int32_t>(waiting_.size()); }
   uint64_t preemptions() const { return preemptions_; }  // so far
 
  private:
+  // A decoding sequence and its drafts so far.
+  struct Drafting {
+    Sequence* sequence = nullptr;
+    int32_t most = 0;
+    double chance = 1;  // that all of them are right
+    double gain = 0;    // how many of them are likely to be
+  };
+
   void restart_outgrown();
   void hold_or_preempt(Sequence& sequence);
   void make_way();
+  void drop_drafts();
+  void end_drafts(Sequence& sequence, int32_t right);
+  void add_drafts();
+  bool add_draft(Drafting& drafting);
+  int32_t most_drafts(const Sequence& sequence) const;
   void prefill();
   Sequence* next_prompt();
   Sequence* shorter_than(const Sequence& first);
@@ -86,6 +104,8 @@ class Scheduler {
   StepLoad load_;                   // of slices_
   std::vector<Sequence*> prompts_;  // in order: those that run and may still get rows in this step
   std::vector<int32_t> spare_;      // set_spare()'s, of each group
+  std::vector<Drafting> drafting_;
+  StepCost::DraftPlan plan_;
   uint64_t arrivals_ = 0;
   uint64_t preemptions_ = 0;
 };

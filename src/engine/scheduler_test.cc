@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <memory>
 #include <random>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -34,38 +35,49 @@ int32_t output_tokens(const Sequence& s) {
 }
 
 // A scheduler with its blocks, and the engine's part of a step: what was scheduled is computed and
-// whoever wants a token gets one; the finished leave.
+// whoever wants a token gets one, and so many of its drafts as luck has it; the finished leave.
 struct Bench {
+  const bool speculate;
   KvBlocks blocks;
   StepCost cost{{{.layers = 1}}, {}};  // has learned nothing: bounds nothing
   Scheduler scheduler;
   std::vector<std::unique_ptr<Sequence>> all;
   std::vector<Sequence*> finished;
+  std::mt19937 luck{1};
+  int32_t drafted = 0, right = 0;
 
   Bench(int32_t block_count, int32_t block_tokens, SchedulerOptions options)
       : Bench({{}}, {block_count}, block_tokens, options) {}
   Bench(std::vector<KvGroup> groups, const std::vector<int32_t>& counts, int32_t block_tokens,
         SchedulerOptions options)
-      : blocks({std::move(groups), block_tokens, options.step_tokens, {options.recompute_above}},
+      : speculate(options.draft_rows > 0),
+        blocks({std::move(groups), block_tokens, options.step_tokens, {options.recompute_above}},
                counts),
         scheduler(options, blocks, cost) {}
 
   Sequence* add(int32_t prompt_tokens, int32_t max_tokens, int32_t priority = 0,
                 int32_t shared = 0) {
     all.push_back(sequence(prompt_tokens, max_tokens, priority, shared));
+    if (speculate) all.back()->drafter.emplace(all.back()->limit());
     scheduler.add(all.back().get());
     return all.back().get();
   }
 
+  // The rows of each.
   std::vector<std::pair<Sequence*, int32_t>> step() {
     std::vector<std::pair<Sequence*, int32_t>> result;
     std::vector<Sequence*> wanting;
+    std::vector<int32_t> rights;
     for (const Slice& slice : scheduler.schedule()) {
-      result.emplace_back(slice.sequence, slice.tokens);
+      result.emplace_back(slice.sequence, slice.rows());
       if (slice.wants_token()) wanting.push_back(slice.sequence);
+      const int32_t drafts = slice.drafts();
+      rights.push_back(static_cast<int32_t>(luck() % static_cast<uint32_t>(drafts + 1)));
+      drafted += drafts;
+      right += rights.back();
     }
     blocks.make_copies([](size_t, int32_t, int32_t) {});
-    scheduler.computed();
+    scheduler.computed(rights);
     for (Sequence* s : wanting) {
       s->tokens.push_back(1);
       if (output_tokens(*s) < s->request.max_tokens) continue;
@@ -323,6 +335,67 @@ TEST(Scheduler, RemovesFromWaitingPrefillAndDecode) {
   EXPECT_EQ(bench.step(), Slices{});
 }
 
+// A sequence whose last tokens repeat themselves: its next step has drafts.
+Sequence* repeating(Bench& bench, int32_t prompt_tokens, int32_t max_tokens) {
+  Sequence* s = bench.add(prompt_tokens, max_tokens, 0, prompt_tokens);
+  bench.step();
+  return s;
+}
+
+TEST(Scheduler, DraftsNoMoreThanCanBeToldAndFits) {
+  const SchedulerOptions options{.max_batch = 2, .step_tokens = 64, .draft_rows = 30};
+  for (int32_t left = 1; left < 20; ++left) {
+    Bench bench(100, 16, options);
+    Sequence* s = repeating(bench, 30, left + 1);
+    // One token more follows the last right draft.
+    EXPECT_EQ(bench.step(), (Slices{{s, std::min(left, 16)}}));
+  }
+  for (const int32_t rows : {0, 1, 7}) {
+    SchedulerOptions few = options;
+    few.draft_rows = rows;
+    Bench bench(100, 16, few);
+    Sequence* s = repeating(bench, 30, 50);
+    EXPECT_EQ(bench.step(), (Slices{{s, 1 + rows}}));
+  }
+}
+
+TEST(Scheduler, DraftsNotBeyondTheLengthThatItsRopeIsFor) {
+  SchedulerOptions options{.max_batch = 2, .step_tokens = 64, .draft_rows = 30};
+  options.recompute_above = 40;
+  for (const int32_t prompt : {30, 35, 38, 39}) {
+    Bench bench(100, 16, options);
+    Sequence* s = repeating(bench, prompt, 50);
+    // The prompt and a token are known.
+    EXPECT_EQ(bench.step(), (Slices{{s, 40 - prompt}}));
+  }
+}
+
+TEST(Scheduler, TakesNoBlockForDraftsThatAnotherMayNeed) {
+  const SchedulerOptions options{.max_batch = 2, .step_tokens = 64, .draft_rows = 30};
+  // Of blocks of 16 tokens the second has 5 places behind the 27th.
+  for (const bool waits : {false, true}) {
+    Bench bench(5, 16, options);
+    Sequence* s = repeating(bench, 26, 50);
+    if (waits) bench.add(60, 2);
+    EXPECT_EQ(bench.step(), (Slices{{s, waits ? 6 : 16}}));
+  }
+}
+
+// What could not be computed is not known, and holds nothing.
+TEST(Scheduler, DropsTheDraftsOfAStepThatFailed) {
+  Bench bench(100, 4, {.max_batch = 2, .step_tokens = 64, .draft_rows = 30});
+  Sequence* s = repeating(bench, 30, 50);
+  const std::vector<int32_t> tokens = s->tokens;
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(bench.scheduler.schedule().front().rows(), 16);
+    EXPECT_EQ(s->known(), 31);
+    EXPECT_EQ(s->tokens.size(), 31u + 15);
+  }
+  bench.scheduler.remove(s);
+  EXPECT_EQ(bench.blocks.used(), 0);
+  EXPECT_TRUE(std::equal(tokens.begin(), tokens.end(), s->tokens.begin()));
+}
+
 struct Load {
   const char* name;
   int32_t blocks, block_tokens, max_batch, step_tokens, arrivals_per_100_steps;
@@ -330,6 +403,9 @@ struct Load {
   int32_t recompute_above = 0;
   int32_t priorities = 1;
   int32_t shared = 0;  // prompts have up to so many of their first tokens in common
+  bool speculate = false;
+
+  int32_t draft_rows() const { return speculate ? (step_tokens - max_batch) / 2 : 0; }
 
   // Of each group: `blocks`, or what a single sequence needs if that is less.
   std::vector<int32_t> counts() const {
@@ -385,14 +461,14 @@ void check_order(const Bench& bench, const Load& load, const std::vector<Sequenc
 
 // Random arrivals and cancels against a pool that is often too small.
 void run_load(const Load& load, uint32_t seed) {
-  SCOPED_TRACE(load.name);
+  SCOPED_TRACE(load.name + std::string(load.speculate ? ", with drafts" : ""));
   std::mt19937 random(seed);
   const auto up_to = [&](int32_t most) {
     return static_cast<int32_t>(random() % static_cast<uint32_t>(most)) + 1;
   };
   const int32_t context = load.blocks * load.block_tokens;
   Bench bench(load.groups, load.counts(), load.block_tokens,
-              {load.max_batch, load.step_tokens, load.recompute_above});
+              {load.max_batch, load.step_tokens, load.recompute_above, load.draft_rows()});
   std::vector<Sequence*> open;  // in the scheduler's order
   for (int step = 0; step < 3000 || !open.empty(); ++step) {
     ASSERT_LT(step, 200000) << "someone starves";
@@ -432,7 +508,11 @@ void run_load(const Load& load, uint32_t seed) {
     int32_t used = 0;
     for (size_t i = 0; i < open.size(); ++i) {
       used += held(*open[i]);
-      ASSERT_LE(output_tokens(*open[i]) - outputs[i], 1);
+      for (const BlockTable& table : open[i]->kv) {  // none for drafts that were wrong
+        ASSERT_LE(static_cast<int32_t>(table.blocks.size()) * load.block_tokens,
+                  open[i]->known() + load.block_tokens - 1);
+      }
+      ASSERT_LE(output_tokens(*open[i]) - outputs[i], load.draft_rows() + 1);
       ASSERT_GE(output_tokens(*open[i]), outputs[i]);
     }
     ASSERT_LE(bench.blocks.used(), used);
@@ -443,6 +523,7 @@ void run_load(const Load& load, uint32_t seed) {
     }
     bench.finished.clear();
   }
+  EXPECT_EQ(bench.right > 1000, load.draft_rows() > 0) << bench.right;
   EXPECT_EQ(bench.blocks.used(), 0);
   EXPECT_EQ(bench.scheduler.running() + bench.scheduler.waiting(), 0);
   EXPECT_EQ(bench.blocks.hit_tokens() > 100, load.shared > 0) << bench.blocks.hit_tokens();
@@ -473,7 +554,12 @@ TEST(Scheduler, KeepsItsPromisesUnderRandomLoad) {
       {"shared, computed anew in a window", 20, 4, 8, 16, 20, {{.window = 12}, {}}, 30, 1, 80},
   };
   for (const Load& load : loads) {
-    for (uint32_t seed = 0; seed < 4; ++seed) run_load(load, seed);
+    Load with_drafts = load;
+    with_drafts.speculate = true;
+    for (uint32_t seed = 0; seed < 4; ++seed) {
+      run_load(load, seed);
+      if (seed < 2) run_load(with_drafts, seed);
+    }
   }
 }
 

@@ -6,10 +6,12 @@
 #include <chrono>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "base/sip_hash.h"
 #include "engine/block_manager.h"
+#include "engine/draft.h"
 #include "engine/metrics.h"
 #include "engine/output.h"
 #include "engine/request.h"
@@ -18,7 +20,8 @@ namespace llorch {
 
 struct Sequence {
   Request request;              // its prompt has moved to `tokens`
-  std::vector<int32_t> tokens;  // prompt, then output; never moves in memory
+  std::vector<int32_t> tokens;  // prompt, output, drafts; never moves in memory
+  int32_t drafts = 0;           // guesses, which this step computes and then are known or gone
   int32_t prompt_tokens = 0;
   uint64_t arrival = 0;        // the scheduler's: its place among those of its priority
   int32_t computed = 0;        // tokens from the front whose k, v have been written
@@ -28,6 +31,7 @@ struct Sequence {
   int32_t findable = 0;        // while it waits: about how many it will find computed
   int32_t cached_tokens = -1;  // that the first admission found computed; -1: not admitted yet
   bool started = false;        // has been part of a step
+  std::optional<Drafter> drafter;  // none: it is not to have drafts
   RequestTimes times;
   std::optional<std::chrono::steady_clock::time_point> deadline;  // of request and timeout
   std::optional<Output> output;  // none in tests of what does not emit
@@ -40,7 +44,15 @@ struct Sequence {
   Sequence(const Sequence&) = delete;
   Sequence& operator=(const Sequence&) = delete;
 
-  int32_t known() const { return static_cast<int32_t>(tokens.size()); }
+  int32_t known() const { return static_cast<int32_t>(tokens.size()) - drafts; }
+  std::span<const int32_t> known_tokens() const {
+    return std::span(tokens).first(static_cast<size_t>(known()));
+  }
+  // The first `right` drafts are known from now on, the others are gone.
+  void end_drafts(int32_t right) {
+    tokens.resize(static_cast<size_t>(known() + right));
+    drafts = 0;
+  }
   // Tokens to compute until the next one can be sampled: 1 while decoding.
   int32_t missing() const { return known() - computed; }
   // missing(), less what a waiting one is likely to find.

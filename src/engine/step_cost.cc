@@ -24,6 +24,10 @@ constexpr double kOutlier = 1.5;       // a step counts as so many of its kind's
 constexpr double kRemembered = 0.998;  // weight of a kind for each step since its last
 constexpr int kSweeps = 40;
 
+constexpr int kEnoughSteps = 3;       // to know what so many decode rows take
+constexpr double kLeastGain = 0.05;   // tokens of a row: less is noise
+constexpr double kDraftMargin = 1.2;  // of what is predicted: drafts that change nothing cost
+
 }  // namespace
 
 Parts StepTimes::parts(const StepLoad& load) {
@@ -85,6 +89,10 @@ size_t StepCost::kind_of(const StepLoad& load) {
   return (doing * kRowClasses + row_class) * kReadClasses + read_class;
 }
 
+size_t StepCost::decode_class(const StepLoad& load) {
+  return std::bit_width(static_cast<uint32_t>(load.decode_rows));
+}
+
 void StepCost::learn(const StepLoad& load, std::chrono::nanoseconds took) {
   const Parts x = StepTimes::parts(load);
   double ms = std::max(kLeastMs, static_cast<double>(took.count()) / 1e6);
@@ -100,6 +108,7 @@ void StepCost::learn(const StepLoad& load, std::chrono::nanoseconds took) {
   kind.ms += part * (ms - kind.ms);
   for (size_t i = 0; i < x.size(); ++i) kind.parts[i] += part * (x[i] - kind.parts[i]);
   kind.last = ++steps_;
+  ++decode_steps_[decode_class(load)];
   fit(x);
   for (size_t i = 0; i < x.size(); ++i) times_.ms[i] = fitted_.ms[i] * slowness_;
   known_ = true;
@@ -154,6 +163,14 @@ int32_t StepCost::prefill_rows(const StepLoad& load, int32_t computed, int32_t m
     }
   }
   return least;
+}
+
+bool StepCost::pays(const DraftPlan& plan, const StepLoad& more, double gain) const {
+  if (gain < kLeastGain) return false;
+  if (decode_steps_[decode_class(more)] < kEnoughSteps) return true;
+  const double now = times_.of(plan.with), then = times_.of(more);
+  if (gain * now < kDraftMargin * plan.tokens * (then - now)) return false;
+  return then <= (bounds_.for_drafts + plan.least_gain) * times_.of(plan.without);
 }
 
 }  // namespace llorch

@@ -25,6 +25,7 @@ struct StepBounds {
   double beside_decode = 2;                    // of the same step without its prefill rows
   std::chrono::milliseconds alone{500};        // of a step that decodes nothing
   int32_t least_beside = 4, least_alone = 64;  // prefill rows that a step may have in any case
+  double for_drafts = 1.25;  // of the same step without drafts, if somebody has nothing of them
 };
 
 // Durations as a sum of parts, each at least 0. Plain numbers, to be handed from thread to thread.
@@ -55,6 +56,17 @@ class StepCost {
   // are the decode rows. All of them as long as nothing is known.
   int32_t prefill_rows(const StepLoad& load, int32_t computed, int32_t most) const;
 
+  // A step's decode rows as they are without and with drafts, and what they are likely to bring.
+  struct DraftPlan {
+    StepLoad without, with;
+    double tokens = 0;
+    double least_gain = 0;  // of the sequence that has the least of it: tokens beside its one
+  };
+  // Whether `with` may become `more`, for `gain` tokens more: whether tokens come faster then, and
+  // nobody's much slower. Yes as long as too few steps had as many decode rows to know: else it
+  // would not be learned.
+  bool pays(const DraftPlan& plan, const StepLoad& more, double gain) const;
+
  private:
   double reads(int32_t computed, int32_t rows) const;
   double limit_ms(const StepLoad& load) const;
@@ -73,10 +85,12 @@ class StepCost {
     uint64_t last = 0;  // of all steps
   };
   static size_t kind_of(const StepLoad& load);
+  static size_t decode_class(const StepLoad& load);
   void fit(const std::array<double, StepTimes::kParts>& changed);
 
   std::vector<Kind> kinds_;
-  StepTimes fitted_;  // to them
+  StepTimes fitted_;                    // to them
+  std::array<int, 32> decode_steps_{};  // by the power of two of their decode rows
   double slowness_ = 1;
   uint64_t steps_ = 0;
 };

@@ -76,11 +76,12 @@ class Load {
   double step() {
     const double drift = 1 + (machine_.slower_by - 1) * std::min(1.0, steps_++ / 2000.0);
     std::vector<Sequence*> wanting;
-    for (const Slice& slice : scheduler_.schedule()) {
+    const std::span<const Slice> slices = scheduler_.schedule();
+    for (const Slice& slice : slices) {
       if (slice.wants_token()) wanting.push_back(slice.sequence);
     }
     load_ = scheduler_.load();
-    scheduler_.computed();
+    scheduler_.computed(std::vector<int32_t>(slices.size()));
     for (Sequence* s : wanting) {
       s->tokens.push_back(1);
       if (s->known() == s->limit()) scheduler_.remove(s);

@@ -178,6 +178,12 @@ void write_vllm_counters(MetricsWriter& text, const EngineMetrics& m, const Engi
                m.tokens_in.value());
   text.counter("vllm:generation_tokens_total", "Number of generation tokens processed.", labels,
                m.tokens_out.value());
+  text.counter("vllm:spec_decode_num_drafts_total", "Number of spec decoding drafts.", labels,
+               m.drafts.value());
+  text.counter("vllm:spec_decode_num_draft_tokens_total", "Number of draft tokens.", labels,
+               m.draft_tokens.value());
+  text.counter("vllm:spec_decode_num_accepted_tokens_total", "Number of accepted tokens.", labels,
+               m.right_draft_tokens.value());
   text.family("vllm:request_success_total", "counter", "Count of successfully processed requests.");
   const auto ended = [&](std::initializer_list<Outcome> outcomes) {
     uint64_t sum = 0;

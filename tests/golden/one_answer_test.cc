@@ -61,7 +61,8 @@ struct Subject {
 // What happened in all mixes together, since a test of what never happens can not fail.
 struct Happened {
   uint64_t requests = 0, preemptions = 0, cancelled = 0, stopped = 0, ended_by_eos = 0;
-  uint64_t hits = 0, copies = 0;  // prefixes from the cache; those that end within a block
+  uint64_t hits = 0, copies = 0;    // prefixes from the cache; those that end within a block
+  uint64_t drafted = 0, right = 0;  // tokens
 };
 
 // A type of the weights, or none for those stored, what they are quantised to, and the cache's.
@@ -204,6 +205,7 @@ EngineOptions random_options(Loaded& loaded, const Tokenizer& tokenizer, Random&
     options.kv_bytes = one * static_cast<uint64_t>(random.between(100, 400)) / 100;
   }
   options.max_batch = batch;
+  options.speculate = !random.once_in(4);
   return options;
 }
 
@@ -239,6 +241,8 @@ void run_mix(Loaded& loaded, std::vector<Subject>& subjects, Random& random, Hap
   }
   happened.requests += all.size();
   happened.preemptions += engine.snapshot().preemptions;
+  happened.drafted += engine.metrics().draft_tokens.value();
+  happened.right += engine.metrics().right_draft_tokens.value();
   EXPECT_EQ(engine.snapshot().blocks_used, 0);
   for (const Running& one : all) {
     Told answer = told(*one.reader, options.block_tokens, happened);
@@ -253,11 +257,13 @@ void run_mix(Loaded& loaded, std::vector<Subject>& subjects, Random& random, Hap
   }
 }
 
-// The first answer: nobody else is there, the prompt is computed in one step, nothing is cached.
+// The first answer: nobody else is there, the prompt is computed in one step, nothing is cached or
+// guessed.
 void run_alone(Loaded& loaded, Subject& subject, Happened& happened) {
   const Tokenizer tokenizer = byte_tokenizer();
-  Engine engine(loaded.backend, loaded.model, tokenizer,
-                {.context = kContext, .max_batch = 1, .kv_type = loaded.kv_type});
+  Engine engine(
+      loaded.backend, loaded.model, tokenizer,
+      {.context = kContext, .max_batch = 1, .speculate = false, .kv_type = loaded.kv_type});
   Request request = subject.request;
   request.job_id = "alone";
   const auto reader = engine.submit(std::move(request), {});
@@ -323,7 +329,11 @@ TEST(OneAnswer, WhateverElseRunsAndHoweverItIsComputed) {
   RecordProperty("preemptions", std::to_string(happened.preemptions));
   RecordProperty("hits", std::to_string(happened.hits));
   RecordProperty("copies", std::to_string(happened.copies));
+  RecordProperty("drafted", std::to_string(happened.drafted));
+  RecordProperty("right", std::to_string(happened.right));
   EXPECT_GT(happened.preemptions, 0u);
+  EXPECT_GT(happened.right, 0u);
+  EXPECT_GT(happened.drafted, happened.right);
   EXPECT_GT(happened.hits, 0u);
   EXPECT_GT(happened.copies, 0u);
   EXPECT_GT(happened.cancelled, 0u);

@@ -1,0 +1,123 @@
+"""--speculate auto and off through the CPU worker: the same bytes, whatever is asked for."""
+
+import json
+import os
+import pathlib
+import threading
+
+import pytest
+
+import prometheus
+from worker import Worker
+
+TINY = pathlib.Path(__file__).resolve().parents[2] / "models" / "tiny"
+MODES = ["off", "auto"]
+
+
+@pytest.fixture(scope="module", params=[[], ["--max-batch", "1"], ["--kv-memory", "1500000"]],
+                ids=["as it comes", "one at a time", "little kv memory"])
+def workers(request):
+    """One worker of each mode, with the same flags."""
+    flags = ["--model", str(TINY), "--context-length", "1024", *request.param]
+    binary = os.environ["LLORCH_CPU_WORKER"]
+    with Worker(binary, [*flags, "--speculate", "off"]) as off, \
+            Worker(binary, [*flags, "--speculate", "auto"]) as auto:
+        yield {"off": off, "auto": auto}
+        assert off.stop() == 0 and auto.stop() == 0
+
+
+def value(worker, name):
+    families = prometheus.parse(worker.request("GET", "/metrics").body.decode())
+    return families[name].value()
+
+
+def drafts(worker):
+    """Tokens drafted so far, and those of them that were right."""
+    return [value(worker, "vllm:spec_decode_num_%s_tokens_total" % kind)
+            for kind in ("draft", "accepted")]
+
+
+def told(worker, body):
+    """All token events as they were written, and the end."""
+    with worker.open_execute(body) as stream:
+        assert stream.status == 200
+        kept = []
+        while (block := stream.next_block()) is not None:
+            if b'"type":"token"' in block:
+                kept.append(block)
+            elif b'"type":"end"' in block:
+                end = json.loads(block[6:])
+                kept.append((end["tokens_out"], end["stop_reason"], end.get("stop_sequence")))
+            assert b'"type":"error"' not in block
+        return kept
+
+
+def told_together(worker, bodies):
+    results = [None] * len(bodies)
+
+    def one(i):
+        results[i] = told(worker, bodies[i])
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(len(bodies))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+COUNT = "<|user|>Count from 1 to 30.<|end|><|assistant|>"
+AGAIN = "".join("<|user|>Where does Anna live?<|end|><|assistant|>" + answer for answer in
+                ("Anna lives in Sandbay.<|end|>",) * 3 + ("",))
+STORY = "Once upon a time"
+WANTED = {
+    "greedy": {"temperature": 0, "ignore_eos": True},
+    "drawn": {"temperature": 0.8, "ignore_eos": True},
+    "everything": {"temperature": 1.0, "top_k": 30, "top_p": 0.9, "min_p": 0.01,
+                   "repetition_penalty": 1.1, "logprobs": 3, "ignore_eos": True},
+    "penalty": {"temperature": 0, "repetition_penalty": 0.8, "logprobs": 0},
+    "one token": {"temperature": 0, "max_tokens": 1},
+    "two tokens": {"temperature": 0, "max_tokens": 2},
+    "odd number": {"temperature": 0, "max_tokens": 23, "ignore_eos": True},
+    "stop": {"temperature": 0, "stop": ["1, 12", " in ", "friend"], "ignore_eos": True},
+    "to the end": {"temperature": 0},
+}
+
+
+def bodies(prefix, fields):
+    return [{"job_id": "%s-%d" % (prefix, i), "prompt": prompt, "max_tokens": 120, "seed": i,
+             **fields} for i, prompt in enumerate([COUNT, AGAIN, STORY, COUNT])]
+
+
+@pytest.mark.parametrize("wanted", WANTED)
+def test_changes_no_answer(workers, wanted):
+    alone = {mode: [told(workers[mode], body) for body in bodies("alone " + wanted, WANTED[wanted])]
+             for mode in MODES}
+    assert alone["auto"] == alone["off"]
+    assert all(answer[-1][0] > 0 for answer in alone["off"])
+    together = told_together(workers["auto"], bodies("together " + wanted, WANTED[wanted]))
+    assert together == alone["off"]
+
+
+def test_many_at_once(workers):
+    many = [{"job_id": "many-%d" % i, "prompt": [COUNT, AGAIN, STORY][i % 3],
+             "max_tokens": 60 + 7 * i, "temperature": [0, 0, 0.7][i % 3], "seed": i,
+             "ignore_eos": True} for i in range(16)]
+    answers = {mode: told_together(workers[mode], many) for mode in MODES}
+    assert answers["auto"] == answers["off"]
+    if "--kv-memory" in workers["auto"].command:
+        assert value(workers["auto"], "vllm:num_preemptions_total") > 0
+
+
+def test_drafts_are_made_and_counted(workers):
+    steps = [value(worker, "worker_steps_total") for worker in workers.values()]
+    before = drafts(workers["auto"])
+    for mode in MODES:
+        told(workers[mode], {"job_id": "counted", "prompt": COUNT, "max_tokens": 300,
+                             "temperature": 0, "ignore_eos": True})
+    drafted, right = (now - then for now, then in zip(drafts(workers["auto"]), before))
+    assert 0 < right <= drafted
+    off, auto = (value(worker, "worker_steps_total") - then
+                 for worker, then in zip(workers.values(), steps))
+    assert auto + right == off
+    assert drafts(workers["off"]) == [0, 0]
