@@ -119,6 +119,7 @@ std::optional<DType> dtype_named(const std::string& text) {
   if (text == "f32") return DType::kF32;
   if (text == "bf16") return DType::kBF16;
   if (text == "f16") return DType::kF16;
+  if (text == "q8_0") return DType::kQ8_0;
   return std::nullopt;  // auto
 }
 
@@ -196,9 +197,15 @@ class Worker {
     log(Level::kInfo, "model_load_complete",
         {{"architecture", model_->config().architecture},
          {"dtype", name(model_->dtype())},
+         {"kv_dtype", name(kv_type())},
          {"weight_bytes", backend_->weight_bytes()},
          {"kv_bytes", engine_->kv_bytes()},
          {"ms", ms_since(start)}});
+  }
+
+  DType kv_type() const {
+    const DType otherwise = model_->dtype() == DType::kF32 ? DType::kF32 : DType::kBF16;
+    return dtype_named(config_.kv_dtype).value_or(otherwise);
   }
 
   EngineOptions engine_options(const std::string& folder) const {
@@ -211,12 +218,11 @@ class Worker {
     EngineOptions options{.context = context,
                           .max_batch = config_.max_batch,
                           .max_queue = config_.max_queue,
-                          .kv_type = model_->dtype(),
+                          .kv_type = kv_type(),
                           .kv_bytes = config_.kv_memory_bytes,
                           .stall_timeout = config_.stall_timeout,
                           .result_retention = config_.result_retention,
                           .resume_grace = config_.resume_grace};
-    if (const auto type = dtype_named(config_.kv_dtype)) options.kv_type = *type;
     options.eos_ids = model_->config().eos_ids;
     if (const auto eos = eos_token_id(checkpoint_->tokenizer_config(), *tokenizer_,
                                       folder + "tokenizer_config.json")) {

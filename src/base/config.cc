@@ -111,10 +111,10 @@ std::vector<Flag> worker_flags(Config& c, const char* device_flag) {
   add("quantize", "none (default: none)", [&](S n, S t) {
     if (t != "none") not_yet(n, t);
   });
-  add("kv-dtype", "auto, f32, bf16, f16 (default: as --dtype)", [&](S n, S t) {
-    if (t == "q8_0") not_yet(n, t);
-    c.kv_dtype = one_of(n, t, {"auto", "f32", "bf16", "f16"});
-  });
+  add("kv-dtype", "auto, f32, bf16, f16, q8_0 (default: f32 where --dtype is, else bf16)",
+      [&](S n, S t) {
+        c.kv_dtype = one_of(n, t, {"auto", "f32", "bf16", "f16", "q8_0"});
+      });
   add("context-length", "tokens, prompt and output together (default: the model's, at most 8192)",
       [&](S n, S t) { c.context_length = number<int>(n, t, 1, 1 << 24); });
   add("max-batch", "sequences in one step (default: 32)",

@@ -21,7 +21,7 @@ struct Config {
   std::string advertise_host = "localhost";
   std::string model_name;
   std::string dtype = "auto";     // auto, f32, bf16, f16
-  std::string kv_dtype = "auto";  // auto, f32, bf16, f16
+  std::string kv_dtype = "auto";  // auto, f32, bf16, f16, q8_0
   std::optional<int> context_length;
   int max_batch = 32;
   int max_queue = 256;

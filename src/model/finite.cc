@@ -17,6 +17,8 @@ uint32_t first_bad(DType type, DType target) {
       return narrows ? 0x4780u : 0x7F80u;  // 65536: bf16 has nothing between 65280 and it
     case DType::kF16:
       return 0x7C00u;
+    case DType::kQ8_0:
+      break;
   }
   return 0;
 }

@@ -16,12 +16,14 @@
 
 namespace llorch {
 
-enum class DType : uint8_t { kF32, kF16, kBF16 };
-enum class Act : uint8_t { kSilu, kGeluTanh, kGelu };  // kGelu: the exact one, by erf
+enum class DType : uint8_t { kF32, kF16, kBF16, kQ8_0 };  // kQ8_0: of a kv cache
+enum class Act : uint8_t { kSilu, kGeluTanh, kGelu };     // kGelu: the exact one, by erf
 enum class NormKind : uint8_t { kRms, kLayer };
 
-size_t size_bytes(DType type);  // of one element
-const char* name(DType type);   // "f32", "f16", "bf16"
+size_t size_bytes(DType type);  // of one element of a type that has such
+// Of `count` elements: whole blocks of those types that come in blocks.
+uint64_t row_bytes(DType type, int64_t count);
+const char* name(DType type);  // "f32", "f16", "bf16", "q8_0"
 
 struct Shape {
   int32_t rows = 0, cols = 0;

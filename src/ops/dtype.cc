@@ -1,14 +1,26 @@
 // The element types and their scalar conversions. Knows no device.
 #include "ops/dtype.h"
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "base/error.h"
 
 namespace llorch {
 
-size_t size_bytes(DType type) { return type == DType::kF32 ? 4 : 2; }
+size_t size_bytes(DType type) {
+  CHECK(type != DType::kQ8_0);
+  return type == DType::kF32 ? 4 : 2;
+}
+
+uint64_t row_bytes(DType type, int64_t count) {
+  const auto elements = static_cast<uint64_t>(count);
+  if (type != DType::kQ8_0) return elements * size_bytes(type);
+  return (elements + kQ8Block - 1) / kQ8Block * (sizeof(uint16_t) + kQ8Block);
+}
 
 const char* name(DType type) {
   switch (type) {
@@ -18,6 +30,8 @@ const char* name(DType type) {
       return "f16";
     case DType::kBF16:
       return "bf16";
+    case DType::kQ8_0:
+      return "q8_0";
   }
   return "unknown";
 }
@@ -69,15 +83,38 @@ float f32_from_bf16(uint16_t bits) {
 }
 
 float rounded(float value, DType type) {
+  CHECK(type != DType::kQ8_0);
   switch (type) {
     case DType::kF16:
       return f32_from_f16(f16_from_f32(value));
     case DType::kBF16:
       return f32_from_bf16(bf16_from_f32(value));
-    case DType::kF32:
-      break;
+    default:
+      return value;
   }
-  return value;
+}
+
+void round_row(std::span<float> row, DType type) {
+  if (type != DType::kQ8_0) {
+    for (float& value : row) value = rounded(value, type);
+    return;
+  }
+  for (; !row.empty(); row = row.subspan(std::min(row.size(), kQ8Block))) {
+    const auto block = row.first(std::min(row.size(), kQ8Block));
+    float most = 0;
+    bool finite = true;
+    for (const float value : block) {
+      most = std::max(most, std::abs(value));
+      finite = finite && std::isfinite(value);
+    }
+    const float scale = f32_from_f16(f16_from_f32(most / 127));
+    for (float& value : block) {
+      const float steps = std::nearbyint(value * (1 / scale));  // ties to even
+      value = !finite || std::isinf(scale) ? std::numeric_limits<float>::quiet_NaN()
+              : scale == 0                 ? 0
+                                           : std::clamp(steps, -127.0f, 127.0f) * scale;
+    }
+  }
 }
 
 std::vector<float> to_f32(std::span<const std::byte> bytes, DType type, size_t count) {

@@ -70,7 +70,8 @@ struct Types {
 };
 constexpr Types kTypes[] = {{DType::kF32, DType::kF32},  {DType::kBF16, DType::kBF16},
                             {DType::kF16, DType::kF16},  {DType::kF32, DType::kBF16},
-                            {DType::kBF16, DType::kF32}, {DType::kF32, DType::kF16}};
+                            {DType::kBF16, DType::kF32}, {DType::kF32, DType::kF16},
+                            {DType::kF32, DType::kQ8_0}, {DType::kBF16, DType::kQ8_0}};
 
 // A golden's folder, its windows made wider: the goldens' own lie within one chunk of the kernels.
 class WideWindows {

@@ -19,8 +19,8 @@ int thread_count(const BackendOptions& options) {
 // Floats that the largest kernel call needs; see kernels.h.
 uint64_t scratch_floats(const cpu::Needs& needs, int32_t panel_rows) {
   const int64_t matmul = int64_t{cpu::kBlockPanels * cpu::kBlockRows} * panel_rows;
-  const int64_t attend = int64_t{needs.queries} * (2 * needs.kv_row + cpu::kChunkTokens + 5) +
-                         int64_t{cpu::kChunkTokens} * needs.kv_row;
+  const int64_t attend = int64_t{needs.queries} * (3 * needs.kv_row + cpu::kChunkTokens + 7) +
+                         int64_t{2 * cpu::kChunkTokens} * needs.kv_row;
   return static_cast<uint64_t>(std::max({matmul, attend, int64_t{needs.rope_pairs}}));
 }
 
@@ -154,8 +154,13 @@ uint64_t cpu::State::allocate_scratch() {
   rope_tables = cpu::Memory(rope_floats * 4, "rope tables");
   split = cpu::Memory(kernels.split_row ? split_bytes(std::max(rows, logit_rows), most_columns) : 0,
                       "activations");
-  for (cpu::Memory* memory : {&arena_memory, &logits, &rope_tables, &split}) memory->commit();
-  uint64_t bytes = arena_memory.bytes() + logits.bytes() + rope_tables.bytes() + split.bytes();
+  const auto most_states = static_cast<uint64_t>(pool.threads() == 1 ? 0 : 3 * most_split_pairs());
+  states = cpu::Memory(most_states * state_floats() * 4, "attention states");
+  uint64_t bytes = 0;
+  for (cpu::Memory* memory : {&arena_memory, &logits, &rope_tables, &split, &states}) {
+    memory->commit();
+    bytes += memory->bytes();
+  }
   thread_scratch.clear();
   sampling_scratch.resize(static_cast<size_t>(pool.threads()));
   for (SamplingScratch& scratch : sampling_scratch) {

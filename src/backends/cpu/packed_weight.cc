@@ -56,6 +56,8 @@ void spread_any(DType from, const std::byte* source, int32_t count, Element<to>*
       return spread<DType::kF16, to>(source, count, target, stride);
     case DType::kBF16:
       return spread<DType::kBF16, to>(source, count, target, stride);
+    case DType::kQ8_0:
+      break;
   }
 }
 
@@ -96,6 +98,8 @@ class Packer {
         return pack_panel_as<DType::kF16>(panel);
       case DType::kBF16:
         return pack_panel_as<DType::kBF16>(panel);
+      case DType::kQ8_0:
+        break;
     }
   }
 
