@@ -125,7 +125,8 @@ std::vector<Flag> worker_flags(Config& c, const char* device_flag) {
     c.kv_memory_bytes.reset();
     if (t != "auto") c.kv_memory_bytes = number<uint64_t>(n, t, 1, uint64_t{1} << 50);
   });
-  add("threads", "compute threads, or auto: cgroup quota, cpuset, physical cores (default: auto)",
+  add("threads",
+      "compute threads, or auto: cgroup quota, cpuset, fast physical cores (default: auto)",
       [&](S n, S t) {
         c.threads.reset();
         if (t != "auto") c.threads = number<int>(n, t, 1, 1024);
