@@ -112,6 +112,27 @@ HWY_INLINE Queries split_scratch(float* scratch, float* state, int queries, int 
   return t;
 }
 
+// The next chunk's keys and values, asked for bit by bit while this one's are computed with. A
+// head's in one block are too short for the machine to see that it should, and asked for all at
+// once they would keep the computing's own loads waiting.
+struct Ahead {
+  const std::byte* parts[2 * kChunkTokens];
+  int count = 0, part = 0;
+  int64_t part_bytes;  // of each
+  int64_t step;        // bytes at a time
+  int64_t at = 0;      // in the part
+
+  HWY_INLINE void ask() {
+    for (int64_t i = 0; i < step && part < count; i += 64) {
+      __builtin_prefetch(parts[part] + at, 0, 2);
+      at += 64;
+      if (at < part_bytes) continue;
+      at = 0;
+      ++part;
+    }
+  }
+};
+
 // Queries and vectors whose sums are in registers together.
 constexpr int kTogether = 4;
 // Up to so many queries read values where they lie; more of them find it worth to make floats
@@ -139,12 +160,14 @@ HWY_INLINE void score_some(const float* q, int row, const float* keys, float* sc
   }
 }
 
-HWY_INLINE void score_chunk(const Queries& t, int queries, int row, int begin, int end) {
+HWY_INLINE void score_chunk(const Queries& t, int queries, int row, int begin, int end,
+                            Ahead& ahead) {
   constexpr int kTokens = kSumVectors * kLanes;
   static_assert(kChunkTokens % kTokens == 0);
   for (int j = begin / kTokens * kTokens; j < end; j += kTokens) {
     int i = 0;
     for (; i + kTogether <= queries; i += kTogether) {
+      ahead.ask();
       score_some<kTogether>(t.q + int64_t{i} * row, row, t.keys + j,
                             t.scores + int64_t{i} * kChunkTokens + j);
     }
@@ -271,16 +294,10 @@ HWY_INLINE void for_blocks(const Attend& args, const AttendTile& tile, int chunk
   }
 }
 
-// Asks for what is wanted soon: a head's keys, or values, in one block are too short for the
-// machine to see that it should.
-HWY_INLINE void fetch(const std::byte* from, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
-}
-
 // Adds the chunk's values to the sums. Queries that see the same of it share the loads.
 template <class Stored>
 HWY_INLINE void add_values(const Queries& t, int queries, int row, int start,
-                           const typename Stored::Element* const* values) {
+                           const typename Stored::Element* const* values, Ahead& ahead) {
   const auto from = [&](int i) { return max_of(t.first[i] - start, 0); };
   const auto to = [&](int i) { return min_of(t.last[i] - start, kChunkTokens); };
   for (int i = 0; i < queries;) {
@@ -292,6 +309,7 @@ HWY_INLINE void add_values(const Queries& t, int queries, int row, int start,
     if (from(i) >= to(i)) {
       i += same;
     } else if (same == kTogether) {
+      ahead.ask();
       add_chunk<Stored, kTogether>(t, i, row, from(i), to(i), values);
       i += kTogether;
     } else {
@@ -310,17 +328,23 @@ HWY_INLINE void attend_chunk(const Attend& args, const AttendTile& tile, const Q
   const int low = max_of(seen.first - start, 0), high = min_of(seen.last - start, kChunkTokens);
   for_blocks(args, tile, chunk, low, high,
              [&](const std::byte* keys, int token, int at, int count) {
-               fetch(keys + kv.half_bytes, kv.head_bytes);
                Kv::unpack_keys(keys, kv, token, count, t.keys + at);
              });
-  score_chunk(t, queries, kv.row, low, high);
+  Ahead ahead;
+  for_blocks(args, tile, chunk + 1, 0, min_of(seen.last - start - kChunkTokens, kChunkTokens),
+             [&](const std::byte* keys, int, int, int) {
+               ahead.parts[ahead.count++] = keys;
+               ahead.parts[ahead.count++] = keys + kv.half_bytes;
+             });
+  ahead.part_bytes = kv.head_bytes;
+  // It is asked about so often: once a query, and twice for kTogether of them.
+  ahead.step = ahead.count * kv.head_bytes / (queries + queries / 2) + 64;
+  score_chunk(t, queries, kv.row, low, high, ahead);
   for (int i = 0; i < queries; ++i) {
     const int from = max_of(t.first[i] - start, 0), to = min_of(t.last[i] - start, kChunkTokens);
+    ahead.ask();
     if (from < to) weigh_chunk(args, t, i, from, to);
   }
-  const int next = min_of(seen.last - start - kChunkTokens, kChunkTokens);
-  for_blocks(args, tile, chunk + 1, 0, next,
-             [&](const std::byte* keys, int, int, int) { fetch(keys, kv.head_bytes); });
   if constexpr (Kv::kLoadsRows) {
     if (queries <= kFewQueries) {
       const typename Stored::Element* values[kChunkTokens];
@@ -330,7 +354,7 @@ HWY_INLINE void attend_chunk(const Attend& args, const AttendTile& tile, const Q
                      values[at + j] = Kv::value_of(keys + kv.half_bytes, kv, token + j);
                    }
                  });
-      add_values<Stored>(t, queries, kv.row, start, values);
+      add_values<Stored>(t, queries, kv.row, start, values, ahead);
       return;
     }
   }
@@ -340,7 +364,7 @@ HWY_INLINE void attend_chunk(const Attend& args, const AttendTile& tile, const Q
              [&](const std::byte* keys, int token, int at, int count) {
                Kv::unpack_values(keys + kv.half_bytes, kv, token, count, t.values + at * kv.row);
              });
-  add_values<StoredF32>(t, queries, kv.row, start, values);
+  add_values<StoredF32>(t, queries, kv.row, start, values, ahead);
 }
 
 template <class Stored>
