@@ -77,34 +77,34 @@ class LlamaCpp:
         """A library of the variant comes before the one that the tools were linked with."""
         return dict(os.environ, LD_LIBRARY_PATH=str(self.folder / variant / "bin"))
 
-    def output(self, variant, name, *arguments):
-        """What a tool writes to its standard output."""
+    def output(self, variant, name, *arguments, wanted=""):
+        """What a tool writes to its standard output; `wanted` is a part of it. A tool that ends may
+        overtake its own thread that writes."""
         command = [str(a) for a in (self.tool(name), *arguments)]
-        done = subprocess.run(command, env=self.environment(variant), text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        if done.returncode != 0:
-            sys.exit("%s (%s) ended with %d:\n%s"
-                     % (" ".join(command), variant, done.returncode, done.stderr[-2000:]))
-        return done.stdout
+        for _ in range(5):
+            done = subprocess.run(command, env=self.environment(variant), text=True,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            if done.returncode == 0 and wanted in done.stdout:
+                return done.stdout
+        sys.exit("%s (%s) ended with %d:\n%s"
+                 % (" ".join(command), variant, done.returncode, done.stderr[-2000:]))
 
     # Figures, in tokens a second
 
     def bench(self, variant, model, threads, prompt=0, tokens=0):
         """A prompt, or the decode of one sequence that has no prompt."""
+        warm = ["--no-warmup"] if prompt >= 4096 else []  # it would be as long as the prompt
         out = json.loads(self.output(variant, "llama-bench", "-m", model, "-t", threads, "-p",
-                                     prompt, "-n", tokens, "-r", 1, "-o", "json"))
+                                     prompt, "-n", tokens, "-r", 1, "-o", "json", *warm))
         return out[0]["avg_ts"]
 
     def batched(self, variant, model, threads, sequences, prompt, tokens):
         """The decode of sequences together, each behind a prompt of its own."""
-        for _ in range(5):  # the tool's exit may overtake the thread that writes its one line
-            out = self.output(variant, "llama-batched-bench", "-m", model, "-t", threads, "-c",
-                              sequences * (prompt + tokens), "-npp", prompt, "-ntg", tokens,
-                              "-npl", sequences, "--output-format", "jsonl")
-            for line in out.splitlines():
-                if line.startswith("{"):
-                    return json.loads(line)["speed_tg"]
-        sys.exit("llama-batched-bench says nothing")
+        out = self.output(variant, "llama-batched-bench", "-m", model, "-t", threads, "-c",
+                          sequences * (prompt + tokens), "-npp", prompt, "-ntg", tokens, "-npl",
+                          sequences, "--output-format", "jsonl", wanted="speed_tg")
+        line = next(line for line in out.splitlines() if "speed_tg" in line)
+        return json.loads(line)["speed_tg"]
 
     def quantize(self, source, target, kind):
         if not target.exists():
