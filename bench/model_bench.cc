@@ -12,10 +12,10 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
-#include <optional>
 #include <string>
 #include <vector>
 
+#include "dtype_flag.h"
 #include "formats/checkpoint.h"
 #include "model/model.h"
 #include "model/open_model.h"
@@ -39,16 +39,9 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-std::optional<DType> dtype_named(const std::string& text) {
-  for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
-    if (text == name(type)) return type;
-  }
-  return std::nullopt;  // auto
-}
-
 // The one place where flags become what the loader takes.
 LoadOptions load_options(const Options& o) {
-  return {.dtype = dtype_named(o.dtype), .progress = {}};
+  return {.dtype = bench::dtype_named(o.dtype), .progress = {}};
 }
 
 // Sequences that know their kv blocks: each has a run of them to itself.
@@ -173,7 +166,7 @@ Json run(const Options& o) {
               backend.device().name.c_str(), static_cast<double>(backend.weight_bytes()) / 1e9,
               out["load_seconds"].get<double>());
 
-  const DType kv_type = dtype_named(o.kv_dtype).value_or(model.dtype());
+  const DType kv_type = bench::dtype_named(o.kv_dtype).value_or(model.dtype());
   const int most =
       o.sequences.empty() ? 1 : *std::max_element(o.sequences.begin(), o.sequences.end());
   if (!o.prefill.empty()) {
@@ -201,14 +194,11 @@ int main_with(int argc, char** argv) {
   const auto numbers = [&](const char* flag, std::vector<int>& values, const char* help) {
     app.add_option(flag, values, help)->delimiter(',')->check(CLI::PositiveNumber);
   };
-  const auto type = [&](const char* flag, std::string& value, const char* help) {
-    app.add_option(flag, value, help)->check(CLI::IsMember({"auto", "f32", "bf16", "f16"}));
-  };
   app.add_option("--model", o.model, "a folder or a GGUF file")->required();
   app.add_option("--threads", o.threads, "0: as many as the backend finds right");
-  type("--dtype", o.dtype, "of the weights; auto: as they are stored");
+  bench::add_dtype(app, "--dtype", o.dtype, "of the weights; auto: as they are stored");
   app.add_option("--quantize", o.quantize, "as the worker's")->check(CLI::IsMember({"none"}));
-  type("--kv-dtype", o.kv_dtype, "auto: as the weights'");
+  bench::add_dtype(app, "--kv-dtype", o.kv_dtype, "auto: as the weights'");
   numbers("--prefill", o.prefill, "lengths of prompts");
   numbers("--sequences", o.sequences, "how many decode together");
   app.add_option("--depth", o.depth, "tokens before those that are decoded");

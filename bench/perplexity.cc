@@ -12,11 +12,11 @@
 #include <exception>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
+#include "dtype_flag.h"
 #include "formats/checkpoint.h"
 #include "model/model.h"
 #include "model/open_model.h"
@@ -114,23 +114,16 @@ struct Options {
   int threads = 0;
 };
 
-std::optional<DType> dtype_named(const std::string& text) {
-  for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
-    if (text == name(type)) return type;
-  }
-  return std::nullopt;  // auto
-}
-
 Json measure(const Options& o) {
   Base base(o.base);
   Backend backend({.threads = o.threads});
   const Checkpoint checkpoint = open_model(o.model);
   const Model model =
-      Model::load(checkpoint, backend, {.dtype = dtype_named(o.dtype), .progress = {}});
+      Model::load(checkpoint, backend, {.dtype = bench::dtype_named(o.dtype), .progress = {}});
   if (model.config().vocab != base.vocab) {
     throw Error(ErrorCode::kBadArgument, o.base + " is of another vocabulary");
   }
-  const DType kv_type = dtype_named(o.kv_dtype).value_or(model.dtype());
+  const DType kv_type = bench::dtype_named(o.kv_dtype).value_or(model.dtype());
   Sums sums;
   for (int32_t i = 0; i < base.chunks; ++i) {
     std::vector<int32_t> tokens = base.chunk(i);
@@ -158,15 +151,12 @@ Json measure(const Options& o) {
 int main_with(int argc, char** argv) {
   Options o;
   CLI::App app("Perplexity of a model, and its divergence from stored predictions.");
-  const auto type = [&](const char* flag, std::string& value, const char* help) {
-    app.add_option(flag, value, help)->check(CLI::IsMember({"auto", "f32", "bf16", "f16"}));
-  };
   app.add_option("--model", o.model, "a folder or a GGUF file")->required();
   app.add_option("--base", o.base, "what llama-perplexity --kl-divergence-base wrote")->required();
   app.add_option("--bos", o.bos, "the token that begins a chunk, in place of its first; -1: none");
   app.add_option("--threads", o.threads, "0: as many as the backend finds right");
-  type("--dtype", o.dtype, "of the weights; auto: as they are stored");
-  type("--kv-dtype", o.kv_dtype, "auto: as the weights'");
+  bench::add_dtype(app, "--dtype", o.dtype, "of the weights; auto: as they are stored");
+  bench::add_dtype(app, "--kv-dtype", o.kv_dtype, "auto: as the weights'");
   app.add_option("--json", o.json_file, "write the figures here");
   CLI11_PARSE(app, argc, argv);
   const Json figures = measure(o);
