@@ -131,20 +131,18 @@ double median(std::vector<double> values) {
 }
 
 Json prefill_case(Sequences& sequences, int tokens, const Options& o) {
-  std::vector<double> rates;
-  for (int i = 0; i < o.repeats; ++i) {
-    rates.push_back(tokens / prefill(sequences, 1, tokens, o.step_tokens));
-  }
+  std::vector<double> rates(static_cast<size_t>(o.repeats));
+  for (double& rate : rates) rate = tokens / prefill(sequences, 1, tokens, o.step_tokens);
   std::printf("prefill %5d:             %8.1f tok/s\n", tokens, median(rates));
   return {{"tokens", tokens}, {"tok_s", rates}};
 }
 
 Json decode_case(Sequences& sequences, int count, const Options& o) {
-  std::vector<double> rates;
-  for (int i = 0; i < o.repeats; ++i) {
+  std::vector<double> rates(static_cast<size_t>(o.repeats));
+  for (double& rate : rates) {
     double sum = 0;
     for (int token = 0; token < o.tokens; ++token) sum += sequences.step(count, o.depth + token, 1);
-    rates.push_back(double{1} * count * o.tokens / sum);
+    rate = double{1} * count * o.tokens / sum;
   }
   std::printf("decode %2d behind %5d:     %8.1f tok/s\n", count, o.depth, median(rates));
   return {{"sequences", count}, {"depth", o.depth}, {"tokens", o.tokens}, {"tok_s", rates}};

@@ -26,6 +26,7 @@ constexpr int kRuns = 5;
 double time_together(int threads, const std::function<void(int)>& work) {
   std::latch ready(threads + 1), done(threads);
   std::vector<std::jthread> pool;
+  pool.reserve(static_cast<size_t>(threads));
   for (int i = 0; i < threads; ++i) {
     pool.emplace_back([&, i] {
       ready.arrive_and_wait();
