@@ -1,5 +1,5 @@
-"""models/tiny as a GGUF file with f32 weights, as llama.cpp lays a Llama out, by the standard library
-alone. Knows no other model."""
+"""models/tiny as a GGUF file with f32 weights, as llama.cpp lays a Llama out, by the standard
+library alone. Knows no other model."""
 
 import array
 import json
@@ -73,7 +73,8 @@ def metadata(config, tokenizer):
         number("llama.vocab_size", config["vocab_size"]),
         key("tokenizer.ggml.model", STRING, text("gpt2")),
         key("tokenizer.ggml.pre", STRING, text("qwen2")),  # the same words
-        items("tokenizer.ggml.tokens", STRING, [text(RENAMED.get(token, token)) for token in vocabulary]),
+        items("tokenizer.ggml.tokens", STRING,
+              [text(RENAMED.get(token, token)) for token in vocabulary]),
         items("tokenizer.ggml.token_type", I32,
               [struct.pack("<i", USER_DEFINED if i in special else NORMAL)
                for i in range(len(vocabulary))]),

@@ -15,10 +15,10 @@
 #include <string>
 #include <vector>
 
-#include "dtype_flag.h"
 #include "formats/checkpoint.h"
 #include "model/model.h"
 #include "model/open_model.h"
+#include "model_flags.h"
 #include "ops/backend.h"
 
 namespace llorch {
@@ -30,18 +30,14 @@ using Json = nlohmann::ordered_json;
 constexpr int kBlockTokens = 16;
 
 struct Options {
-  std::string model, dtype = "auto", kv_dtype = "auto", quantize = "none", json_file;
+  bench::ModelFlags model;
+  std::string json_file;
   std::vector<int> prefill = {512}, sequences = {1, 2, 4, 8, 16};
-  int threads = 0, depth = 0, tokens = 32, step_tokens = 512, repeats = 3;
+  int depth = 0, tokens = 32, step_tokens = 512, repeats = 3;
 };
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-// The one place where flags become what the loader takes.
-LoadOptions load_options(const Options& o) {
-  return {.dtype = bench::dtype_named(o.dtype), .progress = {}};
 }
 
 // Sequences that know their kv blocks: each has a run of them to itself.
@@ -150,21 +146,22 @@ Json decode_case(Sequences& sequences, int count, const Options& o) {
 
 Json run(const Options& o) {
   const auto start = Clock::now();
-  Backend backend({.threads = o.threads});
-  const Checkpoint checkpoint = open_model(o.model);
-  const Model model = Model::load(checkpoint, backend, load_options(o));
-  Json out = {{"model", o.model},
+  Backend backend({.threads = o.model.threads});
+  const Checkpoint checkpoint = open_model(o.model.model);
+  const Model model = Model::load(checkpoint, backend, o.model.load_options());
+  Json out = {{"model", o.model.model},
               {"device", backend.device().name},
               {"dtype", name(model.dtype())},
+              {"quantize", o.model.quantize},
               {"load_seconds", seconds_since(start)},
               {"weight_bytes", backend.weight_bytes()},
               {"prefill", Json::array()},
               {"decode", Json::array()}};
-  std::printf("%s, %s: %.2f GB of weights, loaded in %.2f s\n", o.model.c_str(),
+  std::printf("%s, %s: %.2f GB of weights, loaded in %.2f s\n", o.model.model.c_str(),
               backend.device().name.c_str(), static_cast<double>(backend.weight_bytes()) / 1e9,
               out["load_seconds"].get<double>());
 
-  const DType kv_type = bench::dtype_named(o.kv_dtype).value_or(model.dtype());
+  const DType kv_type = o.model.kv_type(model);
   const int most =
       o.sequences.empty() ? 1 : *std::max_element(o.sequences.begin(), o.sequences.end());
   if (!o.prefill.empty()) {
@@ -192,11 +189,7 @@ int main_with(int argc, char** argv) {
   const auto numbers = [&](const char* flag, std::vector<int>& values, const char* help) {
     app.add_option(flag, values, help)->delimiter(',')->check(CLI::PositiveNumber);
   };
-  app.add_option("--model", o.model, "a folder or a GGUF file")->required();
-  app.add_option("--threads", o.threads, "0: as many as the backend finds right");
-  bench::add_dtype(app, "--dtype", o.dtype, "of the weights; auto: as they are stored");
-  app.add_option("--quantize", o.quantize, "as the worker's")->check(CLI::IsMember({"none"}));
-  bench::add_dtype(app, "--kv-dtype", o.kv_dtype, "auto: as the weights'");
+  o.model.add_to(app);
   numbers("--prefill", o.prefill, "lengths of prompts");
   numbers("--sequences", o.sequences, "how many decode together");
   app.add_option("--depth", o.depth, "tokens before those that are decoded");

@@ -16,10 +16,10 @@
 #include <vector>
 
 #include "base/error.h"
-#include "dtype_flag.h"
 #include "formats/checkpoint.h"
 #include "model/model.h"
 #include "model/open_model.h"
+#include "model_flags.h"
 #include "ops/backend.h"
 #include "tests/golden/run.h"
 
@@ -109,21 +109,20 @@ void add_row(const std::vector<float>& logits, const std::vector<float>& base, i
 }
 
 struct Options {
-  std::string model, base, json_file, dtype = "auto", kv_dtype = "auto";
+  bench::ModelFlags model;
+  std::string base, json_file;
   int32_t bos = -1;
-  int threads = 0;
 };
 
 Json measure(const Options& o) {
   Base base(o.base);
-  Backend backend({.threads = o.threads});
-  const Checkpoint checkpoint = open_model(o.model);
-  const Model model =
-      Model::load(checkpoint, backend, {.dtype = bench::dtype_named(o.dtype), .progress = {}});
+  Backend backend({.threads = o.model.threads});
+  const Checkpoint checkpoint = open_model(o.model.model);
+  const Model model = Model::load(checkpoint, backend, o.model.load_options());
   if (model.config().vocab != base.vocab) {
     throw Error(ErrorCode::kBadArgument, o.base + " is of another vocabulary");
   }
-  const DType kv_type = bench::dtype_named(o.kv_dtype).value_or(model.dtype());
+  const DType kv_type = o.model.kv_type(model);
   Sums sums;
   for (int32_t i = 0; i < base.chunks; ++i) {
     std::vector<int32_t> tokens = base.chunk(i);
@@ -137,7 +136,7 @@ Json measure(const Options& o) {
   const auto count = static_cast<double>(sums.divergences.size());
   double divergence = 0;
   for (const double row : sums.divergences) divergence += row;
-  return {{"model", o.model},
+  return {{"model", o.model.model},
           {"device", backend.device().name},
           {"rows", sums.divergences.size()},
           {"perplexity", std::exp(sums.nll / count)},
@@ -151,12 +150,9 @@ Json measure(const Options& o) {
 int main_with(int argc, char** argv) {
   Options o;
   CLI::App app("Perplexity of a model, and its divergence from stored predictions.");
-  app.add_option("--model", o.model, "a folder or a GGUF file")->required();
+  o.model.add_to(app);
   app.add_option("--base", o.base, "what llama-perplexity --kl-divergence-base wrote")->required();
   app.add_option("--bos", o.bos, "the token that begins a chunk, in place of its first; -1: none");
-  app.add_option("--threads", o.threads, "0: as many as the backend finds right");
-  bench::add_dtype(app, "--dtype", o.dtype, "of the weights; auto: as they are stored");
-  bench::add_dtype(app, "--kv-dtype", o.kv_dtype, "auto: as the weights'");
   app.add_option("--json", o.json_file, "write the figures here");
   CLI11_PARSE(app, argc, argv);
   const Json figures = measure(o);
