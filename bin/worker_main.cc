@@ -199,6 +199,7 @@ class Worker {
     log(Level::kInfo, "model_load_complete",
         {{"architecture", model_->config().architecture},
          {"dtype", name(model_->dtype())},
+         {"kv_dtype", name(kv_type())},
          {"weight_bytes", backend_->weight_bytes()},
          {"kv_bytes", engine_->kv_bytes()},
          {"ms", ms_since(start)}});

@@ -69,11 +69,6 @@ std::string not_empty(const std::string& flag, const std::string& text) {
   return text;
 }
 
-// A documented value whose feature is not in this build: said, never ignored.
-[[noreturn]] void not_yet(const std::string& flag, const std::string& text) {
-  refuse("--" + flag + " " + text + " is not supported yet");
-}
-
 struct Flag {
   std::string name, help;
   std::function<void(const std::string& text)> set;
@@ -114,10 +109,10 @@ std::vector<Flag> worker_flags(Config& c, const char* device_flag) {
       [&](S n, S t) {
         c.quantize = one_of(n, t, {"none", "q8_0", "q6_k", "q5_k", "q4_k", "q4_0", "iq4_nl"});
       });
-  add("kv-dtype", "auto, f32, bf16, f16 (default: as --dtype)", [&](S n, S t) {
-    if (t == "q8_0") not_yet(n, t);
-    c.kv_dtype = one_of(n, t, {"auto", "f32", "bf16", "f16"});
-  });
+  add("kv-dtype", "auto, f32, bf16, f16, q8_0 (default: f32 where --dtype is, else bf16)",
+      [&](S n, S t) {
+        c.kv_dtype = one_of(n, t, {"auto", "f32", "bf16", "f16", "q8_0"});
+      });
   add("context-length", "tokens, prompt and output together (default: the model's, at most 8192)",
       [&](S n, S t) { c.context_length = number<int>(n, t, 1, 1 << 24); });
   add("max-batch", "sequences in one step (default: 32)",
@@ -128,7 +123,8 @@ std::vector<Flag> worker_flags(Config& c, const char* device_flag) {
     c.kv_memory_bytes.reset();
     if (t != "auto") c.kv_memory_bytes = number<uint64_t>(n, t, 1, uint64_t{1} << 50);
   });
-  add("threads", "compute threads, or auto: cgroup quota, cpuset, physical cores (default: auto)",
+  add("threads",
+      "compute threads, or auto: cgroup quota, cpuset, fast physical cores (default: auto)",
       [&](S n, S t) {
         c.threads.reset();
         if (t != "auto") c.threads = number<int>(n, t, 1, 1024);

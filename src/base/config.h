@@ -22,7 +22,7 @@ struct Config {
   std::string model_name;
   std::string dtype = "auto";     // auto, f32, bf16, f16
   std::string quantize = "none";  // none, q8_0, q6_k, q5_k, q4_k, q4_0, iq4_nl
-  std::string kv_dtype = "auto";  // auto, f32, bf16, f16
+  std::string kv_dtype = "auto";  // auto, f32, bf16, f16, q8_0
   std::optional<int> context_length;
   int max_batch = 32;
   int max_queue = 256;

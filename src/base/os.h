@@ -14,8 +14,8 @@
 
 namespace llorch::os {
 
-// Threads worth running: the least of cgroup quota (rounded down, at least 1), cpuset and
-// physical cores.
+// Threads worth running: the least of cgroup quota (rounded down, at least 1) and the cores of the
+// cpuset: one thread for each, and fast cores only where some are slow.
 int usable_cpus();
 // Bytes that can be taken without swapping: free memory, or what the cgroup has left if less.
 uint64_t free_memory_bytes();

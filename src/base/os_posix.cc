@@ -16,12 +16,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <set>
 #include <sstream>
 #include <thread>
 #include <utility>
 
 #include "base/cgroup.h"
+#include "base/cpu_cores.h"
 #include "base/error.h"
 #include "base/os.h"
 
@@ -45,21 +45,17 @@ std::string read_text(const std::string& path) {
   return text.str();
 }
 
-// Cores, not hyperthreads, among the processors this process may run on.
-int physical_cores_allowed() {
+int cores_allowed() {
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
   if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
     return static_cast<int>(std::thread::hardware_concurrency());
   }
-  std::set<std::string> cores;
+  std::vector<int> cpus;
   for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &allowed)) continue;
-    const std::string folder = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
-    std::string siblings = read_text(folder + "thread_siblings_list");
-    cores.insert(siblings.empty() ? std::to_string(cpu) : siblings);
+    if (CPU_ISSET(cpu, &allowed)) cpus.push_back(cpu);
   }
-  return static_cast<int>(cores.size());
+  return compute_cores(cpus);
 }
 
 uint64_t proc_kilobytes(const char* file, const std::string& key) {
@@ -84,7 +80,7 @@ uint64_t proc_kilobytes(const char* file, const std::string& key) {
 
 int usable_cpus() {
   const double quota = cgroup_cpus();
-  const int cores = std::max(1, physical_cores_allowed());
+  const int cores = std::max(1, cores_allowed());
   return quota < cores ? std::max(1, static_cast<int>(quota)) : cores;
 }
 

@@ -16,7 +16,8 @@
 
 namespace llorch {
 
-// The quantised types are ggml's blocks (ops/dtype.h says how large); only weights have them.
+// The quantised types are ggml's blocks (ops/dtype.h says how large). Weights have any of them, a
+// kv cache q8_0 alone.
 enum class DType : uint8_t { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_K, kQ5_K, kQ6_K, kIQ4_NL };
 enum class Act : uint8_t { kSilu, kGeluTanh, kGelu };  // kGelu: the exact one, by erf
 enum class NormKind : uint8_t { kRms, kLayer };

@@ -1,9 +1,12 @@
 // The element types and their scalar conversions. Knows no device.
 #include "ops/dtype.h"
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <iterator>
+#include <limits>
 
 #include "base/error.h"
 
@@ -39,8 +42,9 @@ size_t size_bytes(DType type) {
 
 uint64_t row_bytes(DType type, int64_t count) {
   const BlockLayout block = known(type).layout;
-  CHECK(count >= 0 && count % block.values == 0);
-  return static_cast<uint64_t>(count / block.values) * static_cast<uint64_t>(block.bytes);
+  CHECK(count >= 0);
+  return static_cast<uint64_t>((count + block.values - 1) / block.values) *
+         static_cast<uint64_t>(block.bytes);
 }
 
 uint16_t f16_from_f32(float value) {
@@ -90,6 +94,7 @@ float f32_from_bf16(uint16_t bits) {
 }
 
 float rounded(float value, DType type) {
+  CHECK(type != DType::kQ8_0);
   switch (type) {
     case DType::kF16:
       return f32_from_f16(f16_from_f32(value));
@@ -98,6 +103,29 @@ float rounded(float value, DType type) {
     default:
       CHECK(!is_quantised(type));
       return value;
+  }
+}
+
+void round_row(std::span<float> row, DType type) {
+  if (type != DType::kQ8_0) {
+    for (float& value : row) value = rounded(value, type);
+    return;
+  }
+  for (; !row.empty(); row = row.subspan(std::min(row.size(), kQ8Block))) {
+    const auto block = row.first(std::min(row.size(), kQ8Block));
+    float most = 0;
+    bool finite = true;
+    for (const float value : block) {
+      most = std::max(most, std::abs(value));
+      finite = finite && std::isfinite(value);
+    }
+    const float scale = f32_from_f16(f16_from_f32(most / 127));
+    for (float& value : block) {
+      const float steps = std::nearbyint(value * (1 / scale));  // ties to even
+      value = !finite || std::isinf(scale) ? std::numeric_limits<float>::quiet_NaN()
+              : scale == 0                 ? 0
+                                           : std::clamp(steps, -127.0f, 127.0f) * scale;
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 // Conversions against numpy's and torch's, as a hash over many values.
 #include "ops/dtype.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -57,6 +58,50 @@ TEST(DType, KeepsNanAndInfinity) {
   EXPECT_TRUE(std::isnan(f32_from_f16(0x7e00)));
   EXPECT_EQ(f32_from_f16(f16_from_f32(-infinity)), -infinity);
   EXPECT_EQ(f32_from_bf16(bf16_from_f32(infinity)), infinity);
+}
+
+TEST(DType, CountsBytesOfRows) {
+  EXPECT_EQ(row_bytes(DType::kF32, 33), 132u);
+  EXPECT_EQ(row_bytes(DType::kBF16, 33), 66u);
+  EXPECT_EQ(row_bytes(DType::kQ8_0, 32), 34u);
+  EXPECT_EQ(row_bytes(DType::kQ8_0, 33), 68u);
+}
+
+TEST(DType, RoundsRowsToQ8ByBlocks) {
+  // The largest magnitude is 127 steps: of 1/4 in the first block, of 2 in the second.
+  std::vector<float> row(40), want(40);
+  row[0] = want[0] = -31.75f;
+  row[1] = 0.3f, want[1] = 0.25f;
+  row[2] = 0.375f, want[2] = 0.5f;  // halfway goes to the even number
+  row[3] = 0.625f, want[3] = 0.5f;
+  row[32] = want[32] = 254;
+  row[33] = 0.9f, want[33] = 0;
+  round_row(row, DType::kQ8_0);
+  EXPECT_EQ(row, want);
+}
+
+TEST(DType, RoundsRowsToQ8WithAnF16Scale) {
+  TestNumbers numbers(2);
+  std::vector<float> row = numbers.floats(kQ8Block, 3);
+  const std::vector<float> before = row;
+  float most = 0;
+  for (const float value : row) most = std::max(most, std::abs(value));
+  const float scale = rounded(most / 127, DType::kF16);
+  round_row(row, DType::kQ8_0);
+  for (size_t i = 0; i < row.size(); ++i) {
+    EXPECT_EQ(row[i] / scale, std::nearbyint(row[i] / scale));
+    EXPECT_LE(std::abs(row[i] - before[i]), scale * 0.5001f);
+  }
+  // Scales below f16's normal numbers are coarse; nothing leaves 127 steps.
+  std::vector<float> small = {0x1.8p-24f * 127};
+  round_row(small, DType::kQ8_0);
+  EXPECT_EQ(small[0], 0x1p-23f * 95);
+  std::vector<float> tiny = {1e-9f};
+  round_row(tiny, DType::kQ8_0);
+  EXPECT_EQ(tiny[0], 0);
+  std::vector<float> infinite = {1, std::numeric_limits<float>::infinity()};
+  round_row(infinite, DType::kQ8_0);
+  EXPECT_TRUE(std::isnan(infinite[0]) && std::isnan(infinite[1]));
 }
 
 TEST(DType, ReadsUnalignedElements) {

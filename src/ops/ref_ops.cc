@@ -58,10 +58,11 @@ void write_kv(std::span<const float> qkv, int32_t position, int32_t rope_len,
     auto key = head_of(qkv, a.heads + h, a.head_dim);
     if (!a.k_norm.gain.empty()) norm_in_place(key, a.k_norm);
     if (a.rope) rope(key, *a.rope, position, rope_len);
-    for (const float v : key) keys.push_back(rounded(v, cache->type));
-    for (const float v : head_of(qkv, a.heads + a.kv_heads + h, a.head_dim)) {
-      values.push_back(rounded(v, cache->type));
-    }
+    auto value = head_of(qkv, a.heads + a.kv_heads + h, a.head_dim);
+    round_row(key, cache->type);
+    round_row(value, cache->type);
+    keys.insert(keys.end(), key.begin(), key.end());
+    values.insert(values.end(), value.begin(), value.end());
   }
   cache->keys[index] = std::move(keys);
   cache->values[index] = std::move(values);

@@ -27,7 +27,7 @@ struct Matrix {  // row-major
 };
 
 // Keys (after norm and rope) and values of one sequence and layer, one row of kv_heads * head_dim
-// a position, as stored in `type`.
+// a position, as stored in `type` head by head.
 struct KvCache {
   DType type = DType::kF32;
   std::vector<std::vector<float>> keys, values;

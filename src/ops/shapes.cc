@@ -368,6 +368,9 @@ void kv_spec(const KvSpec& spec, std::span<const int32_t> blocks) {
   positive("kv_heads", spec.kv_heads);
   positive("head_dim", spec.head_dim);
   positive("block_tokens", spec.block_tokens);
+  if (is_quantised(spec.type) && spec.type != DType::kQ8_0) {
+    fail("create_kv", std::string("there is no kv cache in ") + name(spec.type));
+  }
   want(blocks.size() == spec.groups.size(), "create_kv", "block counts",
        static_cast<int64_t>(blocks.size()), static_cast<int64_t>(spec.groups.size()));
   for (size_t i = 0; i < blocks.size(); ++i) {

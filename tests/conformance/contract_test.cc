@@ -404,8 +404,14 @@ TEST(BackendContract, CountsItsMemory) {
     const uint64_t weights = 72 * (83 + 160 + 80 + 900 + 180 + 7 + 7 * 90 + 132);
     EXPECT_GE(rig.backend.weight_bytes(), 2 * weights);
     EXPECT_LE(rig.backend.weight_bytes(), 4 * weights);
-    const KvSpec one{.groups = {{.layers = 1}}, .kv_heads = 1, .head_dim = 64, .block_tokens = 16};
-    EXPECT_EQ(Backend::block_bytes(one, 0), 2u * 64 * 16 * 4);
+    KvSpec one{.groups = {{.layers = 1}}, .kv_heads = 1, .head_dim = 64, .block_tokens = 16};
+    for (const auto& [type, bytes] : {std::pair{DType::kF32, 4.0},
+                                      {DType::kBF16, 2.0},
+                                      {DType::kF16, 2.0},
+                                      {DType::kQ8_0, 34.0 / 32}}) {
+      one.type = type;
+      EXPECT_EQ(static_cast<double>(Backend::block_bytes(one, 0)), 2 * 64 * 16 * bytes);
+    }
   }
   EXPECT_EQ(rig.backend.weight_bytes(), 0u);
 }

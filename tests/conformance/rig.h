@@ -22,6 +22,7 @@ namespace llorch {
 using ref::Matrix;
 
 constexpr DType kTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+constexpr DType kKvTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0};
 
 inline Matrix random_matrix(int rows, int cols, uint32_t seed, double scale = 1) {
   Matrix m(rows, cols);

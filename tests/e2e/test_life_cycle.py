@@ -51,6 +51,16 @@ def test_events_come_in_order_with_their_fields(binary, model):
         assert by_name[name]["correlation_id"]
 
 
+@pytest.mark.parametrize("dtype, kv_dtype, meant", [
+    ("f32", "auto", "f32"), ("bf16", "auto", "bf16"), ("f16", "auto", "bf16"),
+    ("bf16", "f32", "f32"), ("f32", "f16", "f16"), ("bf16", "q8_0", "q8_0"),
+])
+def test_kv_cache_is_bf16_unless_told_otherwise(binary, model, dtype, kv_dtype, meant):
+    with Worker(binary, ["--model", model, "--dtype", dtype, "--kv-dtype", kv_dtype]) as worker:
+        loaded = worker.wait_event("model_load_complete")
+        assert (loaded["dtype"], loaded["kv_dtype"]) == (dtype, meant)
+
+
 def test_log_holds_no_text_of_prompt_or_completion(binary, model):
     with Worker(binary, ["--model", model, "--log-level", "debug"]) as worker:
         events = worker.execute(job(prompt="Zanzibar zebras"))

@@ -83,13 +83,18 @@ TEST_P(Golden, GivesTheReferenceLogitsHoweverThePromptIsCut) {
       whole);
 }
 
-// No further from transformers' f32 than transformers is when it computes in that type. A mixture
+// No further from transformers' f32 than transformers is when it computes in that type; with a
+// smaller kv cache alone, no further than transformers in bf16, and twice as far in q8_0. A mixture
 // of experts is not continuous: a row whose router all but hesitates may go either way, so it is
 // judged by the median row.
 TEST_P(Golden, ErrsLessThanTransformersIn16Bits) {
-  for (const DType dtype : {DType::kBF16, DType::kF16}) {
+  for (const auto& [dtype, kv_type] : {std::pair{DType::kBF16, DType::kBF16},
+                                       {DType::kF16, DType::kF16},
+                                       {DType::kF16, DType::kBF16},
+                                       {DType::kF32, DType::kQ8_0}}) {
+    SCOPED_TRACE(testing::Message() << name(dtype) << ", kv in " << name(kv_type));
     Loaded loaded(GetParam(), dtype);
-    const auto rows = prompt_logits(loaded.backend, loaded.model, dtype, reference_.prompt);
+    const auto rows = prompt_logits(loaded.backend, loaded.model, kv_type, reference_.prompt);
     std::vector<double> mean_squares;
     double worst = 0;  // the sum of the rows' maxima
     for (size_t row = 0; row < rows.size(); ++row) {
@@ -105,12 +110,13 @@ TEST_P(Golden, ErrsLessThanTransformersIn16Bits) {
     }
     std::sort(mean_squares.begin(), mean_squares.end());
     const double sum = std::accumulate(mean_squares.begin(), mean_squares.end(), 0.0);
-    const auto& allowed = dtype == DType::kF16 ? reference_.f16_error : reference_.bf16_error;
+    const auto& allowed = kv_type == DType::kF16 ? reference_.f16_error : reference_.bf16_error;
+    const double factor = kv_type == DType::kQ8_0 ? 2 : 1;
     ASSERT_EQ(allowed.size(), 3u);
-    EXPECT_LE(std::sqrt(mean_squares[mean_squares.size() / 2]), allowed[0]) << name(dtype);
+    EXPECT_LE(std::sqrt(mean_squares[mean_squares.size() / 2]), factor * double{allowed[0]});
     if (loaded.model.config().moe.layers.empty()) {
-      EXPECT_LE(std::sqrt(sum / static_cast<double>(rows.size())), allowed[1]) << name(dtype);
-      EXPECT_LE(worst / static_cast<double>(rows.size()), allowed[2]) << name(dtype);
+      EXPECT_LE(std::sqrt(sum / static_cast<double>(rows.size())), factor * double{allowed[1]});
+      EXPECT_LE(worst / static_cast<double>(rows.size()), factor * double{allowed[2]});
     }
   }
 }

@@ -73,7 +73,8 @@ struct Types {
 constexpr Types kTypes[] = {{DType::kF32, {}, DType::kF32},   {DType::kBF16, {}, DType::kBF16},
                             {DType::kF16, {}, DType::kF16},   {DType::kF32, {}, DType::kBF16},
                             {DType::kBF16, {}, DType::kF32},  {DType::kF32, {}, DType::kF16},
-                            {{}, {}, DType::kBF16},           {{}, DType::kQ8_0, DType::kBF16},
+                            {DType::kF32, {}, DType::kQ8_0},  {DType::kBF16, {}, DType::kQ8_0},
+                            {{}, {}, DType::kBF16},           {{}, DType::kQ8_0, DType::kQ8_0},
                             {{}, DType::kQ4_0, DType::kF32},  {{}, DType::kQ4_K, DType::kBF16},
                             {{}, DType::kIQ4_NL, DType::kF16}};
 

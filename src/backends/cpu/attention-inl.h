@@ -1,8 +1,9 @@
-// Attention over paged kv. A row meets its tokens in chunks of kChunkTokens on a grid fixed by
-// position, each chunk in one order, so its result does not depend on the tile, the other rows or
-// the size of the kv blocks.
+// Attention over paged kv. A row meets its tokens in pieces and, within each, in chunks, both on a
+// grid fixed by position and each in one order, so its result does not depend on the tile, the
+// other rows, the size of the kv blocks or who computes which piece.
 #pragma once
 
+#include "backends/cpu/kv-inl.h"
 #include "backends/cpu/pointwise-inl.h"
 #include "backends/cpu/simd-inl.h"
 
@@ -53,106 +54,102 @@ HWY_INLINE int64_t qkv_cols(const Attend& args) {
 }
 
 template <class Stored>
-HWY_INLINE void store_head(const float* from, int n, typename Stored::Element* to) {
-  for (int i = 0; i < n; i += kLanes) Stored::store_row(load(from + i), to + i);
-}
-
-template <class Stored>
 void write_kv(const Attend& args, int32_t first, int32_t last, float* scratch) {
-  using Element = typename Stored::Element;
   const KvLayer& kv = args.kv;
   for (int row = first; row < last; ++row) {
     const int slot = args.slots[row];
     if (slot < 0) continue;
     const float* keys = args.qkv + row * qkv_cols(args) + int64_t{args.heads} * args.head_dim;
     const float* values = keys + int64_t{args.kv_heads} * args.head_dim;
+    const int token = slot % kv.block_tokens;
     std::byte* block = kv.blocks + slot / kv.block_tokens * kv.block_bytes;
     for (int h = 0; h < args.kv_heads; ++h) {
-      const int64_t at = (int64_t{h} * kv.block_tokens + slot % kv.block_tokens) * kv.row;
+      std::byte* head = block + h * kv.head_bytes;
       prepare_head(args, row, keys + int64_t{h} * args.head_dim, args.k_norm, scratch);
-      store_head<Stored>(scratch, kv.row, reinterpret_cast<Element*>(block) + at);
+      KvRows<Stored>::store_key(scratch, kv, token, head);
       const float* value = values + int64_t{h} * args.head_dim;
       for (int i = 0; i < kv.row; ++i) scratch[i] = i < args.head_dim ? value[i] : 0;
-      store_head<Stored>(scratch, kv.row, reinterpret_cast<Element*>(block + kv.half_bytes) + at);
+      KvRows<Stored>::store_value(scratch, kv, token, head + kv.half_bytes);
     }
   }
 }
 
+// What the queries of a tile have summed so far.
+struct State {
+  float* sums;    // [queries][kv.row]: weighted values
+  float* tops;    // [queries]: highest score
+  float* totals;  // [queries]: sum of weights
+};
+
+HWY_INLINE State state_at(float* floats, int queries, int row) {
+  float* tops = floats + static_cast<int64_t>(queries) * row;
+  return {floats, tops, tops + queries};
+}
+
 // What a tile knows of its queries; `queries` of them, row by row, head by head.
 struct Queries {
+  State sum;
   float* q;        // [queries][kv.row]
-  float* sums;     // [queries][kv.row]: weighted values so far
   float* scores;   // [queries][kChunkTokens]
-  float* keys;     // [kv.row][kChunkTokens]: the chunk's, turned so that tokens lie side by side
-  float* tops;     // [queries]: highest score so far
-  float* totals;   // [queries]: sum of weights so far
+  float* keys;     // [kv.row][kChunkTokens]
+  float* values;   // [kChunkTokens][kv.row]: where they are not read where they lie
   float* shrinks;  // [queries]: the factor for what was summed before this chunk
   int32_t* first;  // [queries]: positions that it sees, first ..
   int32_t* last;   // .. to last - 1
 };
 
-HWY_INLINE Queries split_scratch(float* scratch, int queries, int row) {
+HWY_INLINE Queries split_scratch(float* scratch, float* state, int queries, int row) {
   Queries t;
-  const int64_t whole = static_cast<int64_t>(queries) * row;
+  const int64_t chunk = static_cast<int64_t>(row) * kChunkTokens;
+  t.sum = state_at(state, queries, row);
   t.q = scratch;
-  t.sums = t.q + whole;
-  t.scores = t.sums + whole;
+  t.scores = t.q + static_cast<int64_t>(queries) * row;
   t.keys = t.scores + static_cast<int64_t>(queries) * kChunkTokens;
-  t.tops = t.keys + static_cast<int64_t>(row) * kChunkTokens;
-  t.totals = t.tops + queries;
-  t.shrinks = t.totals + queries;
+  t.values = t.keys + chunk;
+  t.shrinks = t.values + chunk;
   t.first = reinterpret_cast<int32_t*>(t.shrinks + queries);
   t.last = t.first + queries;
   return t;
 }
 
+// The next chunk's keys and values, asked for bit by bit while this one's are computed with. A
+// head's in one block are too short for the machine to see that it should, and asked for all at
+// once they would keep the computing's own loads waiting.
+struct Ahead {
+  const std::byte* parts[2 * kChunkTokens];
+  int count = 0, part = 0;
+  int64_t part_bytes;  // of each
+  int64_t step;        // bytes at a time
+  int64_t at = 0;      // in the part
+
+  HWY_INLINE void ask() {
+    for (int64_t i = 0; i < step && part < count; i += 64) {
+      __builtin_prefetch(parts[part] + at, 0, 2);
+      at += 64;
+      if (at < part_bytes) continue;
+      at = 0;
+      ++part;
+    }
+  }
+};
+
 // Queries and vectors whose sums are in registers together.
 constexpr int kTogether = 4;
+// Up to so many queries read values where they lie; more of them find it worth to make floats
+// first.
+constexpr int kFewQueries = 2 * kTogether;
 constexpr int kSumVectors = HWY_ARCH_ARM || HWY_TARGET <= HWY_AVX3 ? 4 : 2;
-
-// Four tokens' elements d .. d + kLanes - 1: from four rows to kLanes columns of four.
-HWY_INLINE void turn_four(const Vec (&rows)[4], float* to) {
-  const hn::Repartition<uint64_t, F32> pairs;
-  const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(F32(), rows[0], rows[1]));
-  const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(F32(), rows[2], rows[3]));
-  const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(F32(), rows[0], rows[1]));
-  const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(F32(), rows[2], rows[3]));
-  // Column c of every block of four elements.
-  float columns[4][kLanes];
-  store(hn::BitCast(F32(), hn::InterleaveLower(pairs, low01, low23)), columns[0]);
-  store(hn::BitCast(F32(), hn::InterleaveUpper(pairs, low01, low23)), columns[1]);
-  store(hn::BitCast(F32(), hn::InterleaveLower(pairs, high01, high23)), columns[2]);
-  store(hn::BitCast(F32(), hn::InterleaveUpper(pairs, high01, high23)), columns[3]);
-  for (int block = 0; block < kLanes; block += 4) {
-    for (int c = 0; c < 4; ++c) {
-      __builtin_memcpy(to + (block + c) * kChunkTokens, columns[c] + block, 4 * sizeof(float));
-    }
-  }
-}
-
-// Turned, queries meet many keys at once, and nothing is summed across lanes.
-template <class Stored>
-HWY_INLINE void turn_keys(const typename Stored::Element* const* keys, int begin, int end, int row,
-                          float* turned) {
-  for (int j = begin / 4 * 4; j < end; j += 4) {
-    for (int d = 0; d < row; d += kLanes) {
-      const Vec rows[4] = {Stored::load_row(keys[j] + d), Stored::load_row(keys[j + 1] + d),
-                           Stored::load_row(keys[j + 2] + d), Stored::load_row(keys[j + 3] + d)};
-      turn_four(rows, turned + d * kChunkTokens + j);
-    }
-  }
-}
 
 // Dot products of N queries with kSumVectors vectors of keys, each in the order of its elements.
 template <int N>
-HWY_INLINE void score_some(const float* q, int row, const float* turned, float* scores) {
+HWY_INLINE void score_some(const float* q, int row, const float* keys, float* scores) {
   Vec acc[N][kSumVectors];
   for (int i = 0; i < N; ++i) {
     for (int v = 0; v < kSumVectors; ++v) acc[i][v] = zero();
   }
   for (int d = 0; d < row; ++d) {
     Vec k[kSumVectors];
-    for (int v = 0; v < kSumVectors; ++v) k[v] = load(turned + d * kChunkTokens + v * kLanes);
+    for (int v = 0; v < kSumVectors; ++v) k[v] = load(keys + d * kChunkTokens + v * kLanes);
     for (int i = 0; i < N; ++i) {
       const Vec x = set(q[i * row + d]);
       for (int v = 0; v < kSumVectors; ++v) acc[i][v] = hn::MulAdd(x, k[v], acc[i][v]);
@@ -163,12 +160,14 @@ HWY_INLINE void score_some(const float* q, int row, const float* turned, float* 
   }
 }
 
-HWY_INLINE void score_chunk(const Queries& t, int queries, int row, int begin, int end) {
+HWY_INLINE void score_chunk(const Queries& t, int queries, int row, int begin, int end,
+                            Ahead& ahead) {
   constexpr int kTokens = kSumVectors * kLanes;
   static_assert(kChunkTokens % kTokens == 0);
   for (int j = begin / kTokens * kTokens; j < end; j += kTokens) {
     int i = 0;
     for (; i + kTogether <= queries; i += kTogether) {
+      ahead.ask();
       score_some<kTogether>(t.q + int64_t{i} * row, row, t.keys + j,
                             t.scores + int64_t{i} * kChunkTokens + j);
     }
@@ -182,7 +181,7 @@ HWY_INLINE void score_chunk(const Queries& t, int queries, int row, int begin, i
 // Turns a query's scores of tokens [begin, end) of the chunk into weights, all others into zeros.
 HWY_INLINE void weigh_chunk(const Attend& args, const Queries& t, int i, int begin, int end) {
   float* scores = t.scores + int64_t{i} * kChunkTokens;
-  Vec top = set(t.tops[i]);
+  Vec top = set(t.sum.tops[i]);
   for (int j = 0; j < kChunkTokens; j += kLanes) {
     Vec s = hn::Mul(load(scores + j), set(args.scale));
     if (args.softcap > 0) s = soft_capped(s, args.softcap);
@@ -199,9 +198,9 @@ HWY_INLINE void weigh_chunk(const Attend& args, const Queries& t, int i, int beg
   for (int j = 0; j < begin; ++j) scores[j] = 0;
   for (int j = end; j < kChunkTokens; ++j) scores[j] = 0;
   for (int j = 0; j < kChunkTokens; j += kLanes) total = hn::Add(total, load(scores + j));
-  const float shrink = hn::GetLane(exp(hn::Sub(set(t.tops[i]), top)));
-  t.tops[i] = hn::GetLane(top);
-  t.totals[i] = t.totals[i] * shrink + sum_lanes(total);
+  const float shrink = hn::GetLane(exp(hn::Sub(set(t.sum.tops[i]), top)));
+  t.sum.tops[i] = hn::GetLane(top);
+  t.sum.totals[i] = t.sum.totals[i] * shrink + sum_lanes(total);
   t.shrinks[i] = shrink;
 }
 
@@ -210,7 +209,7 @@ template <class Stored, int N, int V>
 HWY_INLINE void add_some(const Queries& t, int first, int row, int begin, int end, int d,
                          const typename Stored::Element* const* values) {
   const float* weights = t.scores + int64_t{first} * kChunkTokens;
-  float* sums = t.sums + int64_t{first} * row + d;
+  float* sums = t.sum.sums + int64_t{first} * row + d;
   Vec acc[N][V];
   for (int i = 0; i < N; ++i) {
     const Vec shrink = set(t.shrinks[first + i]);
@@ -240,96 +239,203 @@ HWY_INLINE void add_chunk(const Queries& t, int first, int row, int begin, int e
   for (; d < row; d += kLanes) add_some<Stored, N, 1>(t, first, row, begin, end, d, values);
 }
 
-// Where the keys and values of a chunk's tokens [begin, end) lie; keys up to the next four are
-// filled with a neighbour's, as they are turned by fours.
-template <class Element>
-HWY_INLINE void find_tokens(const Attend& args, const AttendTile& tile, int chunk, int begin,
-                            int end, const Element** keys, const Element** values) {
-  const KvLayer& kv = args.kv;
-  for (int j = begin; j < end; ++j) {
-    const int position = chunk * kChunkTokens + j;
-    const std::byte* block = kv.blocks + tile.blocks[position / kv.block_tokens] * kv.block_bytes;
-    const int64_t at =
-        (int64_t{tile.kv_head} * kv.block_tokens + position % kv.block_tokens) * kv.row;
-    keys[j] = reinterpret_cast<const Element*>(block) + at;
-    values[j] = reinterpret_cast<const Element*>(block + kv.half_bytes) + at;
-  }
-  for (int j = begin / 4 * 4; j < begin; ++j) keys[j] = keys[begin];
-  for (int j = end; j % 4 != 0; ++j) keys[j] = keys[end - 1];
+// The positions [first, last) that a row sees.
+struct Seen {
+  int first, last;
+};
+
+HWY_INLINE Seen seen_by(const Attend& args, int row) {
+  if (args.slots[row] < 0) return {0, 0};
+  const int last = args.positions[row] + 1;
+  return {args.window == 0 ? 0 : max_of(0, last - args.window), last};
 }
 
-// Loads the tile's queries. Returns how many positions there are up to the last that one sees.
-HWY_INLINE int start_queries(const Attend& args, const AttendTile& tile, const Queries& t,
-                             int* first) {
+// What of it lies in a piece.
+HWY_INLINE Seen within(Seen seen, int piece) {
+  return {max_of(seen.first, piece * kPieceTokens), min_of(seen.last, (piece + 1) * kPieceTokens)};
+}
+
+// Loads the tile's queries. Returns what they see of the piece, all together.
+HWY_INLINE Seen start_queries(const Attend& args, const AttendTile& tile, int piece,
+                              const Queries& t) {
   const int group = args.heads / args.kv_heads;
-  int end = 0;
-  *first = 0x7fffffff;
+  Seen all = {0x7fffffff, 0};
   for (int i = 0; i < tile.rows * group; ++i) {
     const int row = tile.first_row + i / group, head = tile.kv_head * group + i % group;
     prepare_head(args, row, args.qkv + row * qkv_cols(args) + int64_t{head} * args.head_dim,
                  args.q_norm, t.q + int64_t{i} * args.kv.row);
-    for (int d = 0; d < args.kv.row; ++d) t.sums[int64_t{i} * args.kv.row + d] = 0;
-    t.tops[i] = kLowest;
-    t.totals[i] = 0;
-    const bool padding = args.slots[row] < 0;
-    t.last[i] = padding ? 0 : args.positions[row] + 1;
-    t.first[i] = padding || args.window == 0 ? 0 : max_of(0, t.last[i] - args.window);
-    if (padding) continue;
-    end = max_of(end, t.last[i]);
-    *first = min_of(*first, t.first[i]);
+    for (int d = 0; d < args.kv.row; ++d) t.sum.sums[int64_t{i} * args.kv.row + d] = 0;
+    t.sum.tops[i] = kLowest;
+    t.sum.totals[i] = 0;
+    const Seen seen = within(seen_by(args, row), piece);
+    t.first[i] = seen.first;
+    t.last[i] = seen.last;
+    if (seen.first >= seen.last) continue;
+    all.first = min_of(all.first, seen.first);
+    all.last = max_of(all.last, seen.last);
   }
-  return end;
+  return all;
 }
 
-HWY_INLINE void finish_queries(const Attend& args, const AttendTile& tile, const Queries& t) {
-  const int group = args.heads / args.kv_heads;
-  for (int i = 0; i < tile.rows * group; ++i) {
-    const int64_t row = tile.first_row + i / group, head = tile.kv_head * group + i % group;
-    float* out = args.out + (row * args.heads + head) * args.head_dim;
-    const float* sums = t.sums + int64_t{i} * args.kv.row;
-    const float factor = t.last[i] == 0 ? 0 : 1 / t.totals[i];
-    for (int d = 0; d < args.head_dim; ++d) out[d] = sums[d] * factor;
+// Calls body(head's keys, token in the block, token in the chunk, how many) for each kv block that
+// holds some of the tokens [begin, end) of the chunk, with all that it holds of the chunk.
+template <class Body>
+HWY_INLINE void for_blocks(const Attend& args, const AttendTile& tile, int chunk, int begin,
+                           int end, Body body) {
+  const KvLayer& kv = args.kv;
+  const int start = chunk * kChunkTokens;
+  for (int j = begin; j < end;) {
+    const int block = (start + j) / kv.block_tokens, block_start = block * kv.block_tokens;
+    const int from = max_of(block_start, start);
+    const int to = min_of(block_start + kv.block_tokens, start + kChunkTokens);
+    body(kv.blocks + tile.blocks[block] * kv.block_bytes + tile.kv_head * kv.head_bytes,
+         from - block_start, from - start, to - from);
+    j = to - start;
+  }
+}
+
+// Adds the chunk's values to the sums. Queries that see the same of it share the loads.
+template <class Stored>
+HWY_INLINE void add_values(const Queries& t, int queries, int row, int start,
+                           const typename Stored::Element* const* values, Ahead& ahead) {
+  const auto from = [&](int i) { return max_of(t.first[i] - start, 0); };
+  const auto to = [&](int i) { return min_of(t.last[i] - start, kChunkTokens); };
+  for (int i = 0; i < queries;) {
+    int same = 1;
+    while (same < kTogether && i + same < queries && from(i + same) == from(i) &&
+           to(i + same) == to(i)) {
+      ++same;
+    }
+    if (from(i) >= to(i)) {
+      i += same;
+    } else if (same == kTogether) {
+      ahead.ask();
+      add_chunk<Stored, kTogether>(t, i, row, from(i), to(i), values);
+      i += kTogether;
+    } else {
+      add_chunk<Stored, 1>(t, i, row, from(i), to(i), values);
+      ++i;
+    }
+  }
+}
+
+template <class Stored>
+HWY_INLINE void attend_chunk(const Attend& args, const AttendTile& tile, const Queries& t,
+                             int queries, int chunk, Seen seen) {
+  using Kv = KvRows<Stored>;
+  const KvLayer& kv = args.kv;
+  const int start = chunk * kChunkTokens;
+  const int low = max_of(seen.first - start, 0), high = min_of(seen.last - start, kChunkTokens);
+  for_blocks(args, tile, chunk, low, high,
+             [&](const std::byte* keys, int token, int at, int count) {
+               Kv::unpack_keys(keys, kv, token, count, t.keys + at);
+             });
+  Ahead ahead;
+  for_blocks(args, tile, chunk + 1, 0, min_of(seen.last - start - kChunkTokens, kChunkTokens),
+             [&](const std::byte* keys, int, int, int) {
+               ahead.parts[ahead.count++] = keys;
+               ahead.parts[ahead.count++] = keys + kv.half_bytes;
+             });
+  ahead.part_bytes = kv.head_bytes;
+  // It is asked about so often: once a query, and twice for kTogether of them.
+  ahead.step = ahead.count * kv.head_bytes / (queries + queries / 2) + 64;
+  score_chunk(t, queries, kv.row, low, high, ahead);
+  for (int i = 0; i < queries; ++i) {
+    const int from = max_of(t.first[i] - start, 0), to = min_of(t.last[i] - start, kChunkTokens);
+    ahead.ask();
+    if (from < to) weigh_chunk(args, t, i, from, to);
+  }
+  if constexpr (Kv::kLoadsRows) {
+    if (queries <= kFewQueries) {
+      const typename Stored::Element* values[kChunkTokens];
+      for_blocks(args, tile, chunk, low, high,
+                 [&](const std::byte* keys, int token, int at, int count) {
+                   for (int j = 0; j < count; ++j) {
+                     values[at + j] = Kv::value_of(keys + kv.half_bytes, kv, token + j);
+                   }
+                 });
+      add_values<Stored>(t, queries, kv.row, start, values, ahead);
+      return;
+    }
+  }
+  const float* values[kChunkTokens];
+  for (int j = 0; j < kChunkTokens; ++j) values[j] = t.values + j * kv.row;
+  for_blocks(args, tile, chunk, low, high,
+             [&](const std::byte* keys, int token, int at, int count) {
+               Kv::unpack_values(keys + kv.half_bytes, kv, token, count, t.values + at * kv.row);
+             });
+  add_values<StoredF32>(t, queries, kv.row, start, values, ahead);
+}
+
+template <class Stored>
+HWY_NOINLINE void attend_piece(const Attend& args, const AttendTile& tile, int32_t piece,
+                               float* state, float* scratch) {
+  const int queries = tile.rows * (args.heads / args.kv_heads);
+  const Queries t = split_scratch(scratch, state, queries, args.kv.row);
+  const Seen seen = start_queries(args, tile, piece, t);
+  for (int chunk = seen.first / kChunkTokens; chunk * kChunkTokens < seen.last; ++chunk) {
+    attend_chunk<Stored>(args, tile, t, queries, chunk, seen);
+  }
+}
+
+// A query's first piece is taken as it is, and those of which it sees nothing change nothing: what
+// comes out does not depend on the tile.
+HWY_NOINLINE void merge_piece(const Attend& args, const AttendTile& tile, int32_t piece,
+                              const float* state, float* sum) {
+  const int group = args.heads / args.kv_heads, queries = tile.rows * group, n = args.kv.row;
+  const State from = state_at(const_cast<float*>(state), queries, n);
+  const State to = state_at(sum, queries, n);
+  for (int i = 0; i < queries; ++i) {
+    const Seen all = seen_by(args, tile.first_row + i / group), seen = within(all, piece);
+    if (seen.first >= seen.last) continue;
+    const float* x = from.sums + int64_t{i} * n;
+    float* y = to.sums + int64_t{i} * n;
+    if (seen.first == all.first) {
+      __builtin_memcpy(y, x, static_cast<size_t>(n) * sizeof(float));
+      to.tops[i] = from.tops[i];
+      to.totals[i] = from.totals[i];
+      continue;
+    }
+    const Vec top = hn::Max(set(from.tops[i]), set(to.tops[i]));
+    const Vec shrink = exp(hn::Sub(set(to.tops[i]), top));
+    const Vec factor = exp(hn::Sub(set(from.tops[i]), top));
+    for (int d = 0; d < n; d += kLanes) {
+      store(hn::MulAdd(load(x + d), factor, hn::Mul(load(y + d), shrink)), y + d);
+    }
+    to.totals[i] =
+        hn::GetLane(hn::MulAdd(set(from.totals[i]), factor, hn::Mul(set(to.totals[i]), shrink)));
+    to.tops[i] = hn::GetLane(top);
+  }
+}
+
+HWY_NOINLINE void finish_attend(const Attend& args, const AttendTile& tile, const float* sum) {
+  const int group = args.heads / args.kv_heads, queries = tile.rows * group;
+  const State from = state_at(const_cast<float*>(sum), queries, args.kv.row);
+  for (int i = 0; i < queries; ++i) {
+    const int row = tile.first_row + i / group, head = tile.kv_head * group + i % group;
+    float* out = args.out + (int64_t{row} * args.heads + head) * args.head_dim;
+    const float* sums = from.sums + int64_t{i} * args.kv.row;
+    if (args.slots[row] < 0) {
+      for (int d = 0; d < args.head_dim; ++d) out[d] = 0;
+    } else {
+      const float factor = 1 / from.totals[i];
+      for (int d = 0; d < args.head_dim; ++d) out[d] = sums[d] * factor;
+    }
   }
 }
 
 template <class Stored>
 void attend(const Attend& args, const AttendTile& tile, float* scratch) {
-  using Element = typename Stored::Element;
-  const int queries = tile.rows * (args.heads / args.kv_heads);
-  const Queries t = split_scratch(scratch, queries, args.kv.row);
-  int first;
-  const int end = start_queries(args, tile, t, &first);
-  const Element* keys[kChunkTokens];
-  const Element* values[kChunkTokens];
-  for (int chunk = first / kChunkTokens; chunk * kChunkTokens < end; ++chunk) {
-    const int start = chunk * kChunkTokens;
-    const int low = max_of(first - start, 0), high = min_of(end - start, kChunkTokens);
-    find_tokens(args, tile, chunk, low, high, keys, values);
-    turn_keys<Stored>(keys, low, high, args.kv.row, t.keys);
-    score_chunk(t, queries, args.kv.row, low, high);
-    const auto from = [&](int i) { return max_of(t.first[i] - start, 0); };
-    const auto to = [&](int i) { return min_of(t.last[i] - start, kChunkTokens); };
-    for (int i = 0; i < queries; ++i) {
-      if (from(i) < to(i)) weigh_chunk(args, t, i, from(i), to(i));
-    }
-    for (int i = 0; i < queries;) {
-      int same = 1;
-      while (same < kTogether && i + same < queries && from(i + same) == from(i) &&
-             to(i + same) == to(i)) {
-        ++same;
-      }
-      if (from(i) >= to(i)) {
-        i += same;
-      } else if (same == kTogether) {
-        add_chunk<Stored, kTogether>(t, i, args.kv.row, from(i), to(i), values);
-        i += kTogether;
-      } else {
-        add_chunk<Stored, 1>(t, i, args.kv.row, from(i), to(i), values);
-        ++i;
-      }
-    }
+  const int64_t queries = int64_t{tile.rows} * (args.heads / args.kv_heads);
+  float* sum = scratch;
+  float* state = sum + queries * (args.kv.row + 2);
+  float* rest = state + queries * (args.kv.row + 2);
+  for (int piece = tile.first_piece; piece < tile.end_piece; ++piece) {
+    const bool alone = tile.end_piece - tile.first_piece == 1;
+    attend_piece<Stored>(args, tile, piece, alone ? sum : state, rest);
+    if (!alone) merge_piece(args, tile, piece, state, sum);
   }
-  finish_queries(args, tile, t);
+  finish_attend(args, tile, sum);
 }
 
 }  // namespace

@@ -21,8 +21,8 @@ int thread_count(const BackendOptions& options) {
 uint64_t scratch_floats(const cpu::Needs& needs, const cpu::Kernels& kernels) {
   const int64_t matmul = int64_t{cpu::kBlockPanels} * kernels.sum_rows * kernels.panel_rows +
                          cpu::kTileScratch / int64_t{sizeof(float)};
-  const int64_t attend = int64_t{needs.queries} * (2 * needs.kv_row + cpu::kChunkTokens + 5) +
-                         int64_t{cpu::kChunkTokens} * needs.kv_row;
+  const int64_t attend = int64_t{needs.queries} * (3 * needs.kv_row + cpu::kChunkTokens + 7) +
+                         int64_t{2 * cpu::kChunkTokens} * needs.kv_row;
   return static_cast<uint64_t>(std::max({matmul, attend, int64_t{needs.rope_pairs}}));
 }
 
@@ -167,9 +167,11 @@ uint64_t cpu::State::allocate_scratch() {
                  blocks = static_cast<uint64_t>(most_quantised_columns) / cpu::kBlockColumns;
   quantised_values = cpu::Memory(most_rows * blocks * cpu::kBlockColumns, "activations");
   quantised_blocks = cpu::Memory(most_rows * blocks * sizeof(cpu::QuantisedBlock), "activations");
+  const auto most_states = static_cast<uint64_t>(pool.threads() == 1 ? 0 : 3 * most_split_pairs());
+  states = cpu::Memory(most_states * state_floats() * 4, "attention states");
   uint64_t bytes = 0;
-  for (cpu::Memory* memory :
-       {&arena_memory, &logits, &rope_tables, &split, &quantised_values, &quantised_blocks}) {
+  for (cpu::Memory* memory : {&arena_memory, &logits, &rope_tables, &split, &quantised_values,
+                              &quantised_blocks, &states}) {
     memory->commit();
     bytes += memory->bytes();
   }

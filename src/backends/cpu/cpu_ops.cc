@@ -1,32 +1,11 @@
-// The ops on the CPU: checks, then kernels over the thread pool. Knows no model and no sampling.
-#include <cmath>
-
+// The ops on the CPU, all but attention and experts: checks, then kernels over the thread pool.
+// Knows no model and no sampling.
 #include "backends/cpu/cpu_state.h"
 #include "base/error.h"
 #include "ops/dtype.h"
-#include "ops/rope_frequencies.h"
 
 namespace llorch {
 namespace {
-
-shapes::NamedShape named(const Weight* weight) {
-  return weight ? named(*weight) : shapes::NamedShape{};
-}
-
-shapes::NamedNorm named(const Norm& norm) {
-  return {norm.kind, named(norm.gain), named(norm.bias)};
-}
-
-shapes::NamedNorm named(const Norm* norm) { return norm ? named(*norm) : shapes::NamedNorm{}; }
-
-const float* vector_of(const Weight* weight) {
-  return weight ? weight->impl->packed.vector() : nullptr;
-}
-
-cpu::RowNorm vectors_of(const Norm* norm) {
-  if (norm == nullptr) return {};
-  return {vector_of(norm->gain), vector_of(norm->bias), norm->eps, norm->kind == NormKind::kLayer};
-}
 
 size_t index_of(DType type) { return static_cast<size_t>(type); }
 
@@ -131,54 +110,6 @@ void Ops::Step::multiply_panels(const cpu::Matmul& args, cpu::MatmulKernel kerne
   });
 }
 
-void Ops::Step::use_rope(const Rope& rope, cpu::Attend* args) {
-  const auto& known = cpu.needs.ropes;
-  const auto found = std::find(known.begin(), known.end(), &rope);
-  if (found == known.end()) {
-    throw Error(ErrorCode::kInternal, "[attention] this rope was not used in prepare()");
-  }
-  const auto index = static_cast<size_t>(found - known.begin());
-  const auto half = static_cast<size_t>(rope.dims / 2);
-  float* cosines = cpu.rope_table(index);
-  float* sines = cosines + static_cast<size_t>(cpu.needs.rows) * half;
-  args->rope_dims = rope.dims;
-  args->interleaved = rope.interleaved;
-  args->cosines = cosines;
-  args->sines = sines;
-  if (rope_done[index]) return;
-  rope_done[index] = true;
-  // As transformers does it: the angle is a float product.
-  cpu.for_rows(rows(), rope.dims * int64_t{8}, [&](int32_t first, int32_t last, int thread) {
-    std::span<const float> frequencies;
-    int32_t length = -1;
-    for (auto row = static_cast<size_t>(first); row < static_cast<size_t>(last); ++row) {
-      const int32_t wanted = rope.trained == 0 ? 0 : batch.rope_len[row];
-      if (wanted != length) {
-        frequencies = rope_frequencies(rope, wanted, {cpu.scratch_of(thread), half});
-        length = wanted;
-      }
-      const auto position = static_cast<float>(batch.positions[row]);
-      for (size_t i = 0; i < half; ++i) {
-        const float angle = position * frequencies[i];
-        cosines[row * half + i] = std::cos(angle) * rope.factor;
-        sines[row * half + i] = std::sin(angle) * rope.factor;
-      }
-    }
-  });
-}
-
-void Ops::Step::make_tiles(int32_t rows_per_tile) {
-  if (tile_rows == rows_per_tile) return;
-  tile_rows = rows_per_tile;
-  cpu.tiles.clear();
-  for (size_t s = 0; s < batch.kv_len.size(); ++s) {
-    const int32_t end = batch.query_start[s + 1];
-    for (int32_t row = batch.query_start[s]; row < end; row += rows_per_tile) {
-      cpu.tiles.push_back({static_cast<int32_t>(s), row, std::min(rows_per_tile, end - row)});
-    }
-  }
-}
-
 Tensor Ops::Step::mlp(const Tensor& x, const Weight& up, const Weight& down, Act act, bool gated,
                       Shape shape) {
   const Tensor hidden = make({x.shape.rows, up.shape.rows});
@@ -209,7 +140,7 @@ Tensor Ops::norm(const Tensor& x, const Norm& n) {
   Tensor out = step->make(shapes::norm(x.shape, named(n)));
   if (step->measuring) return out;
   const int32_t cols = x.shape.cols;
-  const cpu::RowNorm vectors = vectors_of(&n);
+  const cpu::RowNorm vectors = cpu::vectors_of(&n);
   step->cpu.for_rows(x.shape.rows, cols, [&](int32_t first, int32_t last, int) {
     for (int64_t row = first; row < last; ++row) {
       step->cpu.kernels.norm(x.impl->data + row * cols, vectors, cols, out.impl->data + row * cols);
@@ -223,7 +154,7 @@ Tensor Ops::add_norm(const Tensor& x, Tensor* sum, const Norm& n) {
   Tensor total = step->make(shape), out = step->make(shape);
   if (!step->measuring) {
     const int32_t cols = shape.cols;
-    const cpu::RowNorm vectors = vectors_of(&n);
+    const cpu::RowNorm vectors = cpu::vectors_of(&n);
     step->cpu.for_rows(shape.rows, cols * int64_t{2}, [&](int32_t first, int32_t last, int) {
       for (int64_t row = first; row < last; ++row) {
         const int64_t at = row * cols;
@@ -263,62 +194,6 @@ Tensor Ops::mlp(const Tensor& x, const Weight& gate_up, const Weight& down, Act 
 
 Tensor Ops::plain_mlp(const Tensor& x, const Weight& up, const Weight& down, Act act) {
   return step->mlp(x, up, down, act, false, shapes::plain_mlp(x.shape, named(up), named(down)));
-}
-
-Tensor Ops::attention(const Tensor& qkv, const Attention& a) {
-  auto& cpu = step->cpu;
-  const auto& limits = cpu.kv.limits;
-  const Shape shape =
-      step->measuring
-          ? shapes::attention_to_measure(qkv.shape, a, step->batch, limits.spec, named(a.q_norm),
-                                         named(a.k_norm))
-          : shapes::attention(qkv.shape, a, step->batch, limits, named(a.q_norm), named(a.k_norm));
-  const int32_t group = a.heads / a.kv_heads;
-  const int32_t tile_rows = std::max(1, cpu::kTileQueries / group);
-  Tensor out = step->make(shape);
-  if (step->measuring) {
-    cpu.needs.queries = std::max(cpu.needs.queries, group * tile_rows);
-    cpu.needs.kv_row = std::max(cpu.needs.kv_row, cpu::KvPool::row_of(limits.spec));
-    auto& ropes = cpu.needs.ropes;
-    if (a.rope) cpu.needs.rope_pairs = std::max(cpu.needs.rope_pairs, a.rope->dims / 2);
-    if (a.rope && std::find(ropes.begin(), ropes.end(), a.rope) == ropes.end()) {
-      ropes.push_back(a.rope);
-    }
-    return out;
-  }
-  if (group * tile_rows > cpu.needs.queries) {
-    throw Error(ErrorCode::kInternal, "[attention] more heads than prepare() saw");
-  }
-  cpu::Attend args{};
-  args.qkv = qkv.impl->data;
-  args.out = out.impl->data;
-  args.heads = a.heads;
-  args.kv_heads = a.kv_heads;
-  args.head_dim = a.head_dim;
-  args.window = a.window;
-  args.scale = a.scale;
-  args.softcap = a.softcap;
-  args.q_norm = vectors_of(a.q_norm);
-  args.k_norm = vectors_of(a.k_norm);
-  const auto kv_group = static_cast<size_t>(a.group);
-  args.kv = cpu.kv.layer(kv_group, a.layer);
-  args.positions = step->batch.positions.data();
-  args.slots = step->batch.slots_of(kv_group).data();
-  if (a.rope && a.rope->dims > 0) step->use_rope(*a.rope, &args);
-  const size_t type = index_of(limits.spec.type);
-  cpu.for_rows(step->rows(), int64_t{2} * a.kv_heads * a.head_dim,
-               [&](int32_t first, int32_t last, int thread) {
-                 cpu.kernels.write_kv[type](args, first, last, cpu.scratch_of(thread));
-               });
-  step->make_tiles(tile_rows);
-  const auto tasks = static_cast<int>(cpu.tiles.size()) * a.kv_heads;
-  cpu.pool.parallel_for(tasks, [&](int task, int thread) {
-    const cpu::RowTile& tile = cpu.tiles[static_cast<size_t>(task / a.kv_heads)];
-    const int32_t* blocks = step->batch.table(kv_group, static_cast<size_t>(tile.sequence)).data();
-    cpu.kernels.attend[type](args, {blocks, tile.first_row, tile.rows, task % a.kv_heads},
-                             cpu.scratch_of(thread));
-  });
-  return out;
 }
 
 Tensor Ops::logits(const Tensor& x, const Weight& head, float softcap) {

@@ -15,6 +15,7 @@
 #include "backends/cpu/thread_pool.h"
 #include "base/error.h"
 #include "ops/backend.h"
+#include "ops/dtype.h"
 #include "ops/sampling.h"
 #include "ops/shapes.h"
 
@@ -48,26 +49,52 @@ inline shapes::NamedShape named(const Weight& weight) {
   return {weight.shape, weight.impl->name};
 }
 
+inline shapes::NamedShape named(const Weight* weight) {
+  return weight ? named(*weight) : shapes::NamedShape{};
+}
+
+inline shapes::NamedNorm named(const Norm& norm) {
+  return {norm.kind, named(norm.gain), named(norm.bias)};
+}
+
+inline shapes::NamedNorm named(const Norm* norm) {
+  return norm ? named(*norm) : shapes::NamedNorm{};
+}
+
 namespace cpu {
+
+inline const float* vector_of(const Weight* weight) {
+  return weight ? weight->impl->packed.vector() : nullptr;
+}
+
+inline RowNorm vectors_of(const Norm* norm) {
+  if (norm == nullptr) return {};
+  return {vector_of(norm->gain), vector_of(norm->bias), norm->eps, norm->kind == NormKind::kLayer};
+}
 
 // The kv blocks: group by group, in each layer after layer, block after block.
 struct KvPool {
   shapes::KvLimits limits;
   std::vector<Memory> memory;  // [G]
 
-  // Elements of a head's row: whole vectors of any instruction set, and whole cache lines.
-  static int32_t row_of(const KvSpec& spec) { return (spec.head_dim + 15) / 16 * 16; }
-  // Keys, or values, of one block and layer.
-  static uint64_t half_bytes(const KvSpec& spec) {
-    return uint64_t(spec.kv_heads) * uint64_t(spec.block_tokens) * uint64_t(row_of(spec)) *
-           size_bytes(spec.type);
+  // Elements of a head's row: whole vectors of any instruction set, and whole blocks of q8_0.
+  static int32_t row_of(const KvSpec& spec) {
+    const int32_t whole = spec.type == DType::kQ8_0 ? kKvQ8Block : 16;
+    return (spec.head_dim + whole - 1) / whole * whole;
+  }
+  // Keys, or values, of one head in one block and layer.
+  static uint64_t head_bytes(const KvSpec& spec) {
+    return row_bytes(spec.type, int64_t{spec.block_tokens} * row_of(spec));
+  }
+  static uint64_t half_bytes(const KvSpec& spec) {  // of all heads
+    return uint64_t(spec.kv_heads) * head_bytes(spec);
   }
   KvLayer layer(size_t group, int index) const {
     const auto half = static_cast<int64_t>(half_bytes(limits.spec));
     return {memory[group].data() + int64_t{index} * limits.blocks[group] * 2 * half,
             2 * half,
             half,
-            limits.spec.kv_heads,
+            static_cast<int64_t>(head_bytes(limits.spec)),
             limits.spec.block_tokens,
             row_of(limits.spec)};
   }
@@ -88,9 +115,10 @@ struct Needs {
   int32_t rope_pairs = 0;  // of any of them
 };
 
-// Rows of one sequence that attention treats together.
+// Rows of one sequence that attention treats together, and the pieces that hold what they see.
 struct RowTile {
   int32_t sequence, first_row, rows;
+  int32_t first_piece, end_piece;
 };
 
 struct State {
@@ -108,7 +136,8 @@ struct State {
   int32_t most_columns = 0;  // of the bf16 weights
   int32_t most_quantised_columns = 0;
   Memory arena_memory, logits, rope_tables;
-  Memory split;                               // the rows that Kernels::split_row has split last
+  Memory states;  // of attention's pairs and pieces; see Ops::Step::attend()
+  Memory split;   // the rows that Kernels::split_row has split last
   Memory quantised_values, quantised_blocks;  // and those that Kernels::quantise_row has
   std::vector<Memory> thread_scratch;
   std::vector<SamplingScratch> sampling_scratch;
@@ -120,6 +149,15 @@ struct State {
 
   float* scratch_of(int thread) const {
     return thread_scratch[static_cast<size_t>(thread)].as<float>();
+  }
+  // Attention spreads the pieces of fewer pairs than this.
+  int most_split_pairs() const { return 4 * pool.threads(); }
+  // There are three for each such pair: one of its own, two for pieces.
+  float* state(int index) const {
+    return states.as<float>() + static_cast<uint64_t>(index) * state_floats();
+  }
+  uint64_t state_floats() const {
+    return static_cast<uint64_t>(needs.queries) * static_cast<uint64_t>(needs.kv_row + 2);
   }
   // Cosines, then sines, [T][dims / 2] each, of needs.ropes[index].
   float* rope_table(size_t index) const;
@@ -152,7 +190,6 @@ struct Ops::Step {
   const Batch& batch;
   bool measuring = false;
   std::vector<bool> rope_done = {};
-  int32_t tile_rows = 0;  // of cpu.tiles; 0 = not made yet
 
   int32_t rows() const { return static_cast<int32_t>(batch.tokens.size()); }
   Tensor make(Shape shape);
@@ -175,7 +212,8 @@ struct Ops::Step {
   // `hidden` and `part` have room for every row.
   void run_experts(const Tensor& x, const Moe& m, float* hidden, float* part, float* out);
   void use_rope(const Rope& rope, cpu::Attend* args);
-  void make_tiles(int32_t rows_per_tile);
+  void make_tiles(const Attention& a, int32_t rows_per_tile);
+  void attend(const cpu::Attend& args, size_t group);
 };
 
 }  // namespace llorch

@@ -36,9 +36,17 @@ extern const Kernels LLORCH_KERNELS = {
     .dot = LLORCH_ISA::dot,
     .write_kv = {LLORCH_ISA::write_kv<LLORCH_ISA::StoredF32>,
                  LLORCH_ISA::write_kv<LLORCH_ISA::StoredF16>,
-                 LLORCH_ISA::write_kv<LLORCH_ISA::StoredBF16>},
+                 LLORCH_ISA::write_kv<LLORCH_ISA::StoredBF16>,
+                 LLORCH_ISA::write_kv<LLORCH_ISA::StoredQ8>},
     .attend = {LLORCH_ISA::attend<LLORCH_ISA::StoredF32>, LLORCH_ISA::attend<LLORCH_ISA::StoredF16>,
-               LLORCH_ISA::attend<LLORCH_ISA::StoredBF16>},
+               LLORCH_ISA::attend<LLORCH_ISA::StoredBF16>,
+               LLORCH_ISA::attend<LLORCH_ISA::StoredQ8>},
+    .attend_piece = {LLORCH_ISA::attend_piece<LLORCH_ISA::StoredF32>,
+                     LLORCH_ISA::attend_piece<LLORCH_ISA::StoredF16>,
+                     LLORCH_ISA::attend_piece<LLORCH_ISA::StoredBF16>,
+                     LLORCH_ISA::attend_piece<LLORCH_ISA::StoredQ8>},
+    .merge_piece = LLORCH_ISA::merge_piece,
+    .finish_attend = LLORCH_ISA::finish_attend,
 };
 
 }  // namespace llorch::cpu

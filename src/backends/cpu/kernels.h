@@ -10,6 +10,11 @@ namespace llorch::cpu {
 
 // Tokens that attention treats at once. The grid is fixed by position, whatever the kv blocks are.
 constexpr int kChunkTokens = 64;
+// Tokens after which attention begins anew, to add up what the pieces gave in their order: pieces
+// of a long sequence can be computed by several threads. On the same grid.
+constexpr int kPieceTokens = 16 * kChunkTokens;
+// Elements of a block of DType::kQ8_0.
+constexpr int kKvQ8Block = 32;
 // Columns whose products are summed in registers before they are added to the row's sum.
 constexpr int kSumColumns = 256;
 // Rows and panels of one pass over a block of weights; together they bound the scratch.
@@ -26,7 +31,7 @@ constexpr int kSplitColumns = 32;
 constexpr int kTileQueries = 64;
 // Types of weights, as DType numbers them, and how many of them kv blocks may have.
 enum WeightType : int { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_K, kQ5_K, kQ6_K, kIQ4_NL };
-constexpr int kWeightTypes = 9, kKvTypes = 3;
+constexpr int kWeightTypes = 9, kKvTypes = 4;
 
 // Quantised weights and the activations that meet them go by columns of so many.
 constexpr int kBlockColumns = 32;
@@ -89,13 +94,17 @@ struct Matmul {
   QuantisedRows quantised;  // x for quantised weights
 };
 
-// The kv blocks of one layer. A block holds its keys, then its values: [kv_heads][tokens][row].
+// The kv blocks of one layer. A block holds its keys, then its values, head after head. A head's
+// values are [tokens][row]; its keys are turned, [row][tokens], as queries meet many tokens at
+// once. Of q8_0 all int8 come first, then the scales: [tokens][row / 32], of keys [row /
+// 32][tokens].
 struct KvLayer {
   std::byte* blocks;
   int64_t block_bytes;  // from one block of this layer to the next
   int64_t half_bytes;   // from a block's keys to its values
-  int32_t kv_heads, block_tokens;
-  int32_t row;  // head_dim rounded up to 16 elements, the rest zero
+  int64_t head_bytes;   // from one head's keys, or values, to the next one's
+  int32_t block_tokens;
+  int32_t row;  // head_dim rounded up to 16 elements, of q8_0 to 32; the rest zero
 };
 
 // RMSNorm, or LayerNorm if `centred`. Null: no norm, and no bias.
@@ -122,6 +131,7 @@ struct Attend {
 struct AttendTile {
   const int32_t* blocks;  // of the sequence
   int32_t first_row, rows, kv_head;
+  int32_t first_piece, end_piece;  // the pieces that hold all that the rows see
 };
 
 // Panels [first, last), at most kBlockPanels. `scratch` holds kBlockPanels * sum_rows * panel_rows
@@ -154,8 +164,17 @@ struct Kernels {
   float (*dot)(const float* a, const float* b, int32_t n);
   // k and v of rows [first, last) to their slots. `scratch` holds kv.row floats.
   void (*write_kv[kKvTypes])(const Attend& args, int32_t first, int32_t last, float* scratch);
-  // `scratch` holds kChunkTokens * kv.row floats, and 2 * kv.row + kChunkTokens + 5 for each query.
+  // A tile's attention over all of its pieces. `scratch` holds attend_piece's, and two states.
   void (*attend[kKvTypes])(const Attend& args, const AttendTile& tile, float* scratch);
+  // The same in steps. What the queries have summed is a state: kv.row + 2 floats for each.
+  // A piece alone; `scratch` holds 2 * kChunkTokens * kv.row floats, and kv.row + kChunkTokens + 3
+  // for each query.
+  void (*attend_piece[kKvTypes])(const Attend& args, const AttendTile& tile, int32_t piece,
+                                 float* state, float* scratch);
+  // Adds a piece's state to that of the pieces before it, which the tile's first one makes.
+  void (*merge_piece)(const Attend& args, const AttendTile& tile, int32_t piece, const float* state,
+                      float* sum);
+  void (*finish_attend)(const Attend& args, const AttendTile& tile, const float* sum);
 };
 
 extern const Kernels kSseKernels, kAvx2Kernels, kAvx512Kernels, kNeonKernels;

@@ -96,8 +96,6 @@ struct StoredF16 {
       for (int i = 0; i < kLanes; ++i) p[i] = from_f32(values[i]);
     }
   }
-
- private:
   // To the nearest, ties to even.
   static HWY_INLINE Element from_f32(float x) {
     uint32_t bits;

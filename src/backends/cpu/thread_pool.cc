@@ -1,4 +1,7 @@
-// Fork and join: workers spin for a moment, as the next op follows at once, then sleep.
+// Fork and join. Whoever waits, workers for a job or the caller for workers, spins for a moment, as
+// it is mostly over at once, then sleeps: beside a busy neighbour a worker may be off its core for
+// milliseconds, and a caller that spun all that while would have used up its own share of time when
+// the worker is back.
 #include "backends/cpu/thread_pool.h"
 
 #include <chrono>
@@ -81,7 +84,18 @@ void ThreadPool::run(int tasks, Function function, void* context) {
   take_tasks(0);
   state_.fetch_and(~kOpen);
   const auto all_left = [this] { return (state_.load() & kJoinedMask) == 0; };
-  while (!spin(all_left)) std::this_thread::yield();
+  if (spin(all_left)) return;
+  std::unique_lock lock(mutex_);
+  caller_sleeps_ = true;
+  left_.wait(lock, all_left);
+  caller_sleeps_ = false;
+}
+
+void ThreadPool::leave() {
+  const bool last = (state_.fetch_sub(1) & kJoinedMask) == 1;
+  if (!last || !caller_sleeps_) return;
+  const std::lock_guard lock(mutex_);
+  left_.notify_one();
 }
 
 bool ThreadPool::join(uint64_t seen) {
@@ -112,7 +126,7 @@ void ThreadPool::work(int thread) {
       // join() may have met a later job than `seen`; its number cannot change while we are in it.
       done = job_of(state_.load());
       take_tasks(thread);
-      state_.fetch_sub(1);
+      leave();
     } else {
       done = job_of(seen);
     }

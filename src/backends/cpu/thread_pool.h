@@ -38,6 +38,7 @@ class ThreadPool {
   void work(int thread);
   void take_tasks(int thread);
   bool join(uint64_t seen);
+  void leave();
   uint64_t wait_for_job(uint64_t done);
 
   // The job. Written by the caller while no worker has joined.
@@ -49,9 +50,11 @@ class ThreadPool {
   // job closed, so the caller never waits for one that has not woken up.
   alignas(64) std::atomic<uint64_t> state_{0};
   std::atomic<int> sleepers_{0};
+  std::atomic<bool> caller_sleeps_{false};
   std::atomic<bool> stopping_{false};
   std::mutex mutex_;
-  std::condition_variable wake_;
+  std::condition_variable wake_;  // the workers, for a job
+  std::condition_variable left_;  // the caller, when the last worker has left
   std::vector<std::thread> workers_;
 };
 

@@ -2,6 +2,8 @@
 #include "backends/cpu/thread_pool.h"
 
 #include <atomic>
+#include <chrono>
+#include <thread>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -35,6 +37,19 @@ TEST(ThreadPool, NeverSharesAThreadNumber) {
   int total = 0;
   for (const int sum : sums) total += sum;
   EXPECT_EQ(total, 2000 * 16);
+}
+
+// Late: beyond the time that the caller spins.
+TEST(ThreadPool, WaitsForWorkersThatAreLate) {
+  ThreadPool pool(3);
+  for (int job = 0; job < 50; ++job) {
+    std::atomic<int> done = 0;
+    pool.parallel_for(12, [&](int, int thread) {
+      if (thread != 0) std::this_thread::sleep_for(std::chrono::microseconds(100 * (job % 5)));
+      ++done;
+    });
+    EXPECT_EQ(done, 12);
+  }
 }
 
 TEST(ThreadPool, StopsWhetherItsWorkersSleepOrNot) {

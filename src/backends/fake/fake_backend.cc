@@ -387,7 +387,7 @@ uint64_t Backend::prepare(const Forward& f, const Batch& largest) {
 
 uint64_t Backend::block_bytes(const KvSpec& spec, size_t group) {
   return uint64_t(spec.groups.at(group).layers) * 2 * uint64_t(spec.kv_heads) *
-         uint64_t(spec.head_dim) * uint64_t(spec.block_tokens) * size_bytes(spec.type);
+         uint64_t(spec.block_tokens) * row_bytes(spec.type, spec.head_dim);
 }
 
 void Backend::create_kv(const KvSpec& spec, std::span<const int32_t> blocks) {
