@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cstdint>
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "base/sip_hash.h"
@@ -45,9 +44,6 @@ struct Sequence {
   Sequence& operator=(const Sequence&) = delete;
 
   int32_t known() const { return static_cast<int32_t>(tokens.size()) - drafts; }
-  std::span<const int32_t> known_tokens() const {
-    return std::span(tokens).first(static_cast<size_t>(known()));
-  }
   // The first `right` drafts are known from now on, the others are gone.
   void end_drafts(int32_t right) {
     tokens.resize(static_cast<size_t>(known() + right));
