@@ -46,6 +46,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         count *= static_cast<size_t>(dim);
       }
       CHECK(tensor.read(&scratch).size() == count * llorch::size_bytes(*tensor.type));
+      if (tensor.block_type()) {
+        CHECK(tensor.read_blocks(&scratch).size() == tensor.bytes.size());
+      }
     }
   } catch (const llorch::Error&) {
   }

@@ -5,9 +5,8 @@
 // speed.
 #define LLORCH_ISA amx
 
-#include <immintrin.h>
-
 #include "backends/cpu/matmul-inl.h"
+#include "backends/cpu/tile_config-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace llorch::cpu::LLORCH_ISA {
@@ -20,13 +19,6 @@ constexpr int64_t kTileElements = int64_t{kTileRows} * kTileColumns;
 constexpr int64_t kBlockWeights = int64_t{kTileColumns} * kPanelRows;  // of a block of columns
 static_assert(kPanelRows == 2 * kTileFloats && kTileColumns == kSplitColumns && kTileRows == 16);
 
-// What LDTILECFG reads (Intel SDM, volume 1, 18.2).
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-
 // Tiles 0 to 3 are sums, 4 and 5 rows, 6 and 7 the halves of a panel. The sums are those of two
 // tiles of rows with a panel or, of up to 16 rows, those of one with two panels.
 void configure(int rows) {
@@ -38,8 +30,7 @@ void configure(int rows) {
   config.rows[0] = config.rows[1] = config.rows[4] = first;
   config.rows[2] = config.rows[3] = config.rows[5] = second;
   config.rows[6] = config.rows[7] = kTileRows;
-  asm volatile("" ::: "memory");  // the intrinsic owns up to reading eight bytes only
-  _tile_loadconfig(&config);
+  config.load();
 }
 
 HWY_INLINE void clear_sums() {

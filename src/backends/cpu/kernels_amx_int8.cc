@@ -3,9 +3,8 @@
 #define LLORCH_ISA amxint8
 #define LLORCH_VNNI
 
-#include <immintrin.h>
-
 #include "backends/cpu/quantised-inl.h"
+#include "backends/cpu/tile_config-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace llorch::cpu::LLORCH_ISA {
@@ -18,13 +17,6 @@ constexpr int kFewestRows = 48;
 constexpr int kTogetherBlocks = 32;
 constexpr int64_t kTileBytes = int64_t{kBlockColumns} * kLanes;  // of codes, and of int8 rows
 
-// What LDTILECFG reads (Intel SDM, volume 1, 18.2).
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-
 // Tiles 0 to 3 are sums, 4 and 5 rows of kColumns int8, 6 and 7 codes.
 template <int kColumns>
 void configure() {
@@ -33,8 +25,7 @@ void configure() {
     config.row_bytes[tile] = tile == 4 || tile == 5 ? kColumns : 64;
     config.rows[tile] = tile >= 6 ? kColumns / 4 : kTileRows;
   }
-  asm volatile("" ::: "memory");  // the intrinsic owns up to reading eight bytes only
-  _tile_loadconfig(&config);
+  config.load();
 }
 
 // Tile kTile = the products of rows and codes. Rows and codes take turns in two tiles each.
@@ -123,6 +114,7 @@ class TileSteps {
         dots_(dots) {}
 
   HWY_INLINE void run(int count, Vec (&acc)[kTileRows]) {
+    asm volatile("" ::: "memory");  // g++ 12's tile loads do not own up to reading memory
     multiply<0>();
     if (count > 1) multiply<1>();
     store_tile<0>(dots_[0]);
