@@ -204,7 +204,7 @@ TEST(DraftPolicy, GainsWhereTextsRepeatThemselves) {
 TEST(DraftPolicy, CostsNothingWhereTheyDoNot) {
   for (const Machine& machine : kMachines) {
     for (const Text text : {Text::kProse, Text::kRandom}) {
-      for (const size_t count : {1, 4, 16}) {
+      for (const size_t count : {1u, 4u, 16u}) {
         EXPECT_GE(gain(machine, std::vector<Text>(count, text)), 0.985)
             << machine.name << ", " << count << " at once";
       }
