@@ -31,7 +31,7 @@ class PanelWriter {
 
   // One of ggml's blocks of a row, to `at`, where that block of all the panel's rows begins.
   void write(size_t row, const std::byte* block, int parts, std::byte* at) const {
-    BlockScales scales;
+    BlockScales scales{};
     if (layout_.header_bytes > 0) {
       scales = unpack_scales(type_, block);
       put_f16(at, row, scales.d);
