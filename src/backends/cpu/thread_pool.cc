@@ -86,14 +86,13 @@ void ThreadPool::run(int tasks, Function function, void* context) {
   const auto all_left = [this] { return (state_.load() & kJoinedMask) == 0; };
   if (spin(all_left)) return;
   std::unique_lock lock(mutex_);
-  caller_sleeps_ = true;
   left_.wait(lock, all_left);
-  caller_sleeps_ = false;
 }
 
 void ThreadPool::leave() {
   const bool last = (state_.fetch_sub(1) & kJoinedMask) == 1;
-  if (!last || !caller_sleeps_) return;
+  if (!last) return;
+  // Between the caller's look at the state and its sleep there is no gap under the lock.
   const std::lock_guard lock(mutex_);
   left_.notify_one();
 }

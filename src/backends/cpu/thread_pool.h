@@ -50,7 +50,6 @@ class ThreadPool {
   // job closed, so the caller never waits for one that has not woken up.
   alignas(64) std::atomic<uint64_t> state_{0};
   std::atomic<int> sleepers_{0};
-  std::atomic<bool> caller_sleeps_{false};
   std::atomic<bool> stopping_{false};
   std::mutex mutex_;
   std::condition_variable wake_;  // the workers, for a job
