@@ -182,6 +182,80 @@ TEST(Quantised, LogitsCapAndPartsOfSeveralTypes) {
   }
 }
 
+// A norm rounds what it gives, for the product that comes next; others must not take that for
+// theirs.
+TEST(Quantised, ARoundingMeetsNoOtherRowsProduct) {
+  constexpr int kRows = 21, kCols = 256;
+  Rig rig;
+  const Quantised w(rig, DType::kQ8_0, kCols, kCols, 55), up(rig, DType::kQ4_0, 2 * 96, kCols, 56),
+      down(rig, DType::kQ8_0, kCols, 96, 57);
+  const Weight gains[] = {rig.pack(random_matrix(1, kCols, 58), DType::kF32).weight,
+                          rig.pack(random_matrix(1, kCols, 59), DType::kF32).weight};
+  const Norm first{.eps = 1e-5f, .gain = &gains[0]}, second{.eps = 1e-5f, .gain = &gains[1]};
+  const Input input(rig, kRows, kCols, 60);
+  const Weight& head = rig.identity(kCols);
+  const auto step = [&](bool rounded_alone) {
+    return [&, rounded_alone](Ops& op) {
+      const auto given = [&](const Tensor& x) {
+        if (!rounded_alone) return x;
+        Tensor sum = op.embed(input.table.weight, 0);
+        op.add(x, &sum);
+        return sum;
+      };
+      const Tensor x = op.embed(input.table.weight);
+      Tensor a = op.norm(x, first);
+      const Tensor b = op.norm(x, second);
+      Tensor sum = op.linear(given(b), w.pair.weight);
+      op.add(op.linear(given(a), w.pair.weight), &sum);
+      const Tensor c = op.add_norm(x, &sum, first);
+      op.add(op.mlp(given(c), up.pair.weight, down.pair.weight, Act::kSilu), &sum);
+      op.add(op.linear(given(c), w.pair.weight), &sum);
+      a = op.norm(sum, second);
+      a = {};  // its memory is the next tensor's
+      const Tensor d = op.add_norm(x, &sum, first);
+      op.add(op.linear(given(x), w.pair.weight), &sum);
+      op.add(op.linear(given(d), w.pair.weight), &sum);
+      return op.logits(sum, head);
+    };
+  };
+  const Matrix alone = run(rig, input, step(true));
+  EXPECT_EQ(run(rig, input, step(false)).values, alone.values);
+}
+
+TEST(Quantised, MlpRoundsBetweenItsProducts) {
+  Rig rig;
+  for (const auto& [rows, in, width] : {std::tuple{1, 256, 96}, {20, 96, 256}, {70, 64, 32}}) {
+    SCOPED_TRACE(rows);
+    const Quantised up(rig, DType::kQ8_0, 2 * width, in, 61),
+        down(rig, DType::kQ4_0, 33, width, 62);
+    const Input input(rig, rows, in, 63);
+    const Weight& head = rig.identity(33);
+    const Matrix got = run(rig, input, [&](Ops& op) {
+      return op.logits(
+          op.mlp(op.embed(input.table.weight), up.pair.weight, down.pair.weight, Act::kSilu), head);
+    });
+    const Matrix both = ref::linear(ref::rounded_to_int8(input.x), up.pair.values);
+    Matrix hidden(rows, width);
+    for (int r = 0; r < rows; ++r) {
+      for (int k = 0; k < width; ++k) {
+        hidden.at(r, k) =
+            static_cast<float>(ref::activate(both.at(r, k), Act::kSilu) * both.at(r, width + k));
+      }
+    }
+    const Matrix x = ref::rounded_to_int8(hidden);
+    const Matrix want = ref::linear(x, down.pair.values);
+    expect_close(got, want, [&](int r, int c) {
+      // One value may lie on the edge between two steps.
+      float top = 0, heaviest = 0;
+      for (int k = 0; k < width; ++k) {
+        top = std::max(top, std::abs(hidden.at(r, k)));
+        heaviest = std::max(heaviest, std::abs(down.pair.values.at(c, k)));
+      }
+      return tolerance(x, down.pair.values, want)(r, c) + double{top} / 127 * heaviest;
+    });
+  }
+}
+
 TEST(Quantised, SameBitsWithAnyRowsAndThreads) {
   constexpr int kRows = 70;
   for (const auto& [type, id] : kGgmlIds) {

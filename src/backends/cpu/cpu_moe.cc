@@ -68,7 +68,7 @@ void Ops::Step::run_experts(const Tensor& x, const Moe& m, float* hidden, float*
       cpu.row_pointers[i] = x.impl->data + int64_t{group[i].row} * cols;
     }
     const auto count = static_cast<int32_t>(group.size());
-    mlp_pointed(count, m.gate_up[expert], m.down[expert], m.act, true, hidden, part);
+    mlp_pointed(count, m.gate_up[expert], m.down[expert], m.act, true, hidden, part, false);
     cpu.for_rows(count, cols, [&](int32_t from, int32_t to, int) {
       for (int64_t i = from; i < to; ++i) {
         const cpu::Route& route = group[static_cast<size_t>(i)];
@@ -95,7 +95,7 @@ Tensor Ops::moe(const Tensor& x, const Moe& m) {
     const Tensor logits = step->make({rows, m.router->shape.rows}), part = step->make(x.shape),
                  hidden = step->make({rows, m.gate_up[0].shape.rows});
     if (!step->measuring) {
-      step->multiply(x.impl->data, cols, rows, *m.router, logits.impl->data);
+      step->multiply(x, *m.router, logits.impl->data);
       step->choose_experts(logits, m.top_k, m.renormalize);
       std::fill_n(out.impl->data, int64_t{rows} * cols, 0.0f);
       step->run_experts(x, m, hidden.impl->data, part.impl->data, out.impl->data);

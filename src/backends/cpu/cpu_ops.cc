@@ -9,6 +9,11 @@ namespace {
 
 size_t index_of(DType type) { return static_cast<size_t>(type); }
 
+bool has_quantised(const Weight& w) {
+  return std::ranges::any_of(w.impl->packed.rows,
+                             [](const cpu::PackedRows& part) { return is_quantised(part.type); });
+}
+
 }  // namespace
 
 // The kernels' tables are indexed by it.
@@ -44,48 +49,58 @@ const uint16_t* cpu::State::split_rows(int32_t m, int32_t cols) {
   return split.as<uint16_t>();
 }
 
-cpu::QuantisedRows cpu::State::quantise_rows(int32_t m, int32_t cols) {
-  const QuantisedRows rows{quantised_values.as<int8_t>(), quantised_blocks.as<QuantisedBlock>(),
-                           cols / kBlockColumns, std::min(m, kRowTile)};
+cpu::QuantisedRows cpu::State::quantised_rows(int32_t m, int32_t cols) const {
+  return {quantised_values.as<int8_t>(), quantised_blocks.as<QuantisedBlock>(),
+          cols / kBlockColumns, std::min(m, kRowTile)};
+}
+
+void cpu::State::quantise_rows(int32_t m, int32_t cols) {
+  const QuantisedRows rows = quantised_rows(m, cols);
   for_rows(m, cols, [&](int32_t first, int32_t last, int) {
     for (int32_t i = first; i < last; ++i) {
       kernels.quantise_row(row_pointers[static_cast<size_t>(i)], i, cols, rows);
     }
   });
-  return rows;
+  ++roundings;
 }
 
-void Ops::Step::multiply(const float* x, int64_t x_stride, int32_t m, const Weight& w, float* out) {
-  point_rows(x, x_stride, m);
-  multiply_pointed(m, w, out, 0);
+void Ops::Step::multiply(const Tensor& x, const Weight& w, float* out) {
+  point_rows(x.impl->data, x.shape.cols, x.shape.rows);
+  multiply_pointed(x.shape.rows, w, out, 0, cpu.is_rounded(x));
 }
 
 void Ops::Step::mlp_pointed(int32_t m, const Weight& up, const Weight& down, Act act, bool gated,
-                            float* hidden, float* out) {
+                            float* hidden, float* out, bool rounded) {
   const int32_t width = down.shape.cols;
   const int64_t stride = up.shape.rows;
-  multiply_pointed(m, up, hidden, 0);
+  multiply_pointed(m, up, hidden, 0, rounded);
   const auto activate = cpu.kernels.activate[static_cast<size_t>(act)];
+  const bool round = has_quantised(down);
+  const cpu::QuantisedRows rows = cpu.quantised_rows(m, width);
   cpu.for_rows(m, stride, [&](int32_t first, int32_t last, int) {
-    for (int64_t row = first; row < last; ++row) {
+    for (int32_t row = first; row < last; ++row) {
       float* values = hidden + row * stride;
       activate(values, gated ? values + width : nullptr, width);
+      if (round) cpu.kernels.quantise_row(values, row, width, rows);
     }
   });
-  multiply(hidden, stride, m, down, out);
+  if (round) ++cpu.roundings;
+  point_rows(hidden, stride, m);
+  multiply_pointed(m, down, out, 0, round);
 }
 
-void Ops::Step::multiply_pointed(int32_t m, const Weight& w, float* out, float softcap) {
+void Ops::Step::multiply_pointed(int32_t m, const Weight& w, float* out, float softcap,
+                                 bool rounded) {
   if (m == 0) return;
   const auto& parts = w.impl->packed.rows;
-  const auto any = [&](auto&& test) { return std::ranges::any_of(parts, test); };
   const auto is_split = [&](const cpu::PackedRows& part) {
     return part.type == DType::kBF16 && cpu.kernels.split_row;
   };
   cpu::Matmul args{cpu.row_pointers.data(), out, w.shape.rows, m, softcap, {}, nullptr, {}};
-  if (any(is_split)) args.split = cpu.split_rows(m, w.shape.cols);
-  if (any([](const cpu::PackedRows& part) { return is_quantised(part.type); })) {
-    args.quantised = cpu.quantise_rows(m, w.shape.cols);
+  if (std::ranges::any_of(parts, is_split)) args.split = cpu.split_rows(m, w.shape.cols);
+  if (has_quantised(w)) {
+    if (!rounded) cpu.quantise_rows(m, w.shape.cols);
+    args.quantised = cpu.quantised_rows(m, w.shape.cols);
   }
   for (const cpu::PackedRows& part : parts) {
     args.w = part.view;
@@ -116,7 +131,8 @@ Tensor Ops::Step::mlp(const Tensor& x, const Weight& up, const Weight& down, Act
   Tensor out = make(shape);
   if (measuring) return out;
   point_rows(x.impl->data, x.shape.cols, x.shape.rows);
-  mlp_pointed(x.shape.rows, up, down, act, gated, hidden.impl->data, out.impl->data);
+  mlp_pointed(x.shape.rows, up, down, act, gated, hidden.impl->data, out.impl->data,
+              cpu.is_rounded(x));
   return out;
 }
 
@@ -136,33 +152,39 @@ Tensor Ops::embed(const Weight& table, float scale) {
   return out;
 }
 
-Tensor Ops::norm(const Tensor& x, const Norm& n) {
-  Tensor out = step->make(shapes::norm(x.shape, named(n)));
-  if (step->measuring) return out;
-  const int32_t cols = x.shape.cols;
+void Ops::Step::norm(const Tensor& x, const Tensor* sum, const Tensor* total, const Norm& n,
+                     const Tensor& out) {
+  const int32_t m = x.shape.rows, cols = x.shape.cols;
   const cpu::RowNorm vectors = cpu::vectors_of(&n);
-  step->cpu.for_rows(x.shape.rows, cols, [&](int32_t first, int32_t last, int) {
-    for (int64_t row = first; row < last; ++row) {
-      step->cpu.kernels.norm(x.impl->data + row * cols, vectors, cols, out.impl->data + row * cols);
+  // Where there are quantised weights, a product comes next, but for a few norms.
+  const bool round = cols <= cpu.most_quantised_columns && cols % cpu::kBlockColumns == 0;
+  const cpu::QuantisedRows rows = cpu.quantised_rows(m, cols);
+  cpu.for_rows(m, cols * int64_t{2}, [&](int32_t first, int32_t last, int) {
+    for (int32_t row = first; row < last; ++row) {
+      const int64_t at = row * int64_t{cols};
+      const float* from = x.impl->data + at;
+      if (sum) {
+        float* const to = total->impl->data + at;
+        cpu.kernels.add(from, sum->impl->data + at, cols, to);
+        from = to;
+      }
+      cpu.kernels.norm(from, vectors, cols, out.impl->data + at);
+      if (round) cpu.kernels.quantise_row(out.impl->data + at, row, cols, rows);
     }
   });
+  if (round) out.impl->rounding = ++cpu.roundings;
+}
+
+Tensor Ops::norm(const Tensor& x, const Norm& n) {
+  Tensor out = step->make(shapes::norm(x.shape, named(n)));
+  if (!step->measuring) step->norm(x, nullptr, nullptr, n, out);
   return out;
 }
 
 Tensor Ops::add_norm(const Tensor& x, Tensor* sum, const Norm& n) {
   const Shape shape = shapes::add_norm(x.shape, sum->shape, named(n));
   Tensor total = step->make(shape), out = step->make(shape);
-  if (!step->measuring) {
-    const int32_t cols = shape.cols;
-    const cpu::RowNorm vectors = cpu::vectors_of(&n);
-    step->cpu.for_rows(shape.rows, cols * int64_t{2}, [&](int32_t first, int32_t last, int) {
-      for (int64_t row = first; row < last; ++row) {
-        const int64_t at = row * cols;
-        step->cpu.kernels.add(x.impl->data + at, sum->impl->data + at, cols, total.impl->data + at);
-        step->cpu.kernels.norm(total.impl->data + at, vectors, cols, out.impl->data + at);
-      }
-    });
-  }
+  if (!step->measuring) step->norm(x, sum, &total, n, out);
   *sum = std::move(total);
   return out;
 }
@@ -184,7 +206,7 @@ void Ops::add(const Tensor& x, Tensor* sum) {
 
 Tensor Ops::linear(const Tensor& x, const Weight& w) {
   Tensor out = step->make(shapes::linear(x.shape, named(w)));
-  if (!step->measuring) step->multiply(x.impl->data, x.shape.cols, x.shape.rows, w, out.impl->data);
+  if (!step->measuring) step->multiply(x, w, out.impl->data);
   return out;
 }
 
@@ -211,7 +233,7 @@ Tensor Ops::logits(const Tensor& x, const Weight& head, float softcap) {
   for (size_t i = 0; i < step->batch.logit_rows.size(); ++i) {
     cpu.row_pointers[i] = x.impl->data + int64_t{step->batch.logit_rows[i]} * x.shape.cols;
   }
-  step->multiply_pointed(shape.rows, head, out.impl->data, softcap);
+  step->multiply_pointed(shape.rows, head, out.impl->data, softcap, false);
   return out;
 }
 

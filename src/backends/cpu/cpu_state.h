@@ -26,6 +26,7 @@ struct Handle<TensorTag>::Impl {
   Arena* arena = nullptr;  // null for the logits, which have memory of their own
   uint64_t offset = 0;
   float* data = nullptr;  // row after row; null while measuring
+  uint64_t rounding = 0;  // which of State::roundings is of these values; 0: none
 
   Impl() = default;
   Impl(const Impl&) = delete;
@@ -139,6 +140,7 @@ struct State {
   Memory states;  // of attention's pairs and pieces; see Ops::Step::attend()
   Memory split;   // the rows that Kernels::split_row has split last
   Memory quantised_values, quantised_blocks;  // and those that Kernels::quantise_row has
+  uint64_t roundings = 0;                     // how often they were filled
   std::vector<Memory> thread_scratch;
   std::vector<SamplingScratch> sampling_scratch;
   std::vector<const float*> row_pointers;
@@ -164,7 +166,11 @@ struct State {
   uint64_t allocate_scratch();
   // The first `m` of row_pointers, `cols` long.
   const uint16_t* split_rows(int32_t m, int32_t cols);
-  QuantisedRows quantise_rows(int32_t m, int32_t cols);
+  void quantise_rows(int32_t m, int32_t cols);
+  // Where `m` rows of `cols` go when Kernels::quantise_row rounds them.
+  QuantisedRows quantised_rows(int32_t m, int32_t cols) const;
+  // Whether the last rounding was of x.
+  bool is_rounded(const Tensor& x) const { return roundings > 0 && x.impl->rounding == roundings; }
   void sample_rows(const Tensor& logits_tensor, std::span<const Sampling> sampling);
 
   // Calls body(first, last, thread) for pieces of `rows` that each touch some 16 thousand floats.
@@ -195,15 +201,20 @@ struct Ops::Step {
   Tensor make(Shape shape);
   // Makes cpu.row_pointers name `m` rows `x_stride` floats apart.
   void point_rows(const float* x, int64_t x_stride, int32_t m);
-  // out[i] = w * x[i] for the `m` rows that cpu.row_pointers names.
-  void multiply_pointed(int32_t m, const Weight& w, float* out, float softcap);
+  // out[i] = w * x[i] for the `m` rows that cpu.row_pointers names; `rounded` if the last rounding
+  // was theirs.
+  void multiply_pointed(int32_t m, const Weight& w, float* out, float softcap, bool rounded);
   void multiply_panels(const cpu::Matmul& args, cpu::MatmulKernel kernel);
-  // The same for rows `x_stride` floats apart.
-  void multiply(const float* x, int64_t x_stride, int32_t m, const Weight& w, float* out);
+  // The same for all rows of x.
+  void multiply(const Tensor& x, const Weight& w, float* out);
+  // Norm of each row, and its rounding while it is at hand; `total` is x + sum then, if there is
+  // one.
+  void norm(const Tensor& x, const Tensor* sum, const Tensor* total, const Norm& n,
+            const Tensor& out);
   // The MLP of the `m` rows that cpu.row_pointers names. If `gated`, `up` stacks the gate's rows
   // over its own. `hidden` holds up.shape.rows floats a row.
   void mlp_pointed(int32_t m, const Weight& up, const Weight& down, Act act, bool gated,
-                   float* hidden, float* out);
+                   float* hidden, float* out, bool rounded);
   Tensor mlp(const Tensor& x, const Weight& up, const Weight& down, Act act, bool gated,
              Shape shape);
   // Fills cpu.routes from [T, X] logits: row after row its top_k experts, ascending.
