@@ -146,6 +146,41 @@ HWY_INLINE void add_dots(const Codes (&w)[kVectors][8], const int8_t* x, Ints (&
   }
 }
 
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+
+// Codes as the instruction takes them that multiplies two rows with two: of a vector's first two
+// rows and of its last two, eight columns of one and then of the other.
+struct PairedCodes {
+  int8x16_t first[4], last[4];
+
+  HWY_INLINE explicit PairedCodes(const Codes (&w)[8]) {
+    for (int i = 0; i < 4; ++i) {
+      const int32x4_t even = vreinterpretq_s32_u8(w[2 * i].raw);
+      const int32x4_t odd = vreinterpretq_s32_u8(w[2 * i + 1].raw);
+      first[i] = vreinterpretq_s8_s32(vzip1q_s32(even, odd));
+      last[i] = vreinterpretq_s8_s32(vzip2q_s32(even, odd));
+    }
+  }
+};
+
+// sums[i] += codes of groups [kFirst, kLast) times x[i], of two rows.
+template <int kFirst, int kLast>
+HWY_INLINE void add_dots_of_two(const PairedCodes& w, const int8_t* const (&x)[2],
+                                Ints (&sums)[2]) {
+  int32x4_t first = vdupq_n_s32(0), last = vdupq_n_s32(0);
+#pragma GCC unroll 4
+  for (int i = kFirst / 2; i < kLast / 2; ++i) {
+    const int8x16_t both = vcombine_s8(vld1_s8(x[0] + 8 * i), vld1_s8(x[1] + 8 * i));
+    first = vmmlaq_s32(first, both, w.first[i]);
+    last = vmmlaq_s32(last, both, w.last[i]);
+  }
+  const int64x2_t a = vreinterpretq_s64_s32(first), b = vreinterpretq_s64_s32(last);
+  sums[0] = Ints(vaddq_s32(sums[0].raw, vreinterpretq_s32_s64(vzip1q_s64(a, b))));
+  sums[1] = Ints(vaddq_s32(sums[1].raw, vreinterpretq_s32_s64(vzip2q_s64(a, b))));
+}
+
+#endif
+
 #endif
 
 }  // namespace

@@ -14,6 +14,8 @@
 #endif
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 #ifdef LLORCH_AMX
 #include <sys/syscall.h>
@@ -86,18 +88,22 @@ std::vector<const Kernels*> available() {
 
 #else
 
-// Every Apple processor has it; elsewhere the kernel says so.
-bool has_dot_products() {
-#if defined(__linux__)
-  constexpr unsigned long kDotProducts = 1ul << 20;  // HWCAP_ASIMDDP
-  return getauxval(AT_HWCAP) & kDotProducts;
-#else
-  return true;
-#endif
+#if defined(__APPLE__)
+bool has(const char* feature) {
+  int value = 0;
+  size_t bytes = sizeof value;
+  return sysctlbyname(feature, &value, &bytes, nullptr, 0) == 0 && value != 0;
 }
+bool has_dot_products() { return has("hw.optional.arm.FEAT_DotProd"); }
+bool has_int8_matrices() { return has("hw.optional.arm.FEAT_I8MM"); }
+#else
+bool has_dot_products() { return getauxval(AT_HWCAP) & 1ul << 20; }    // HWCAP_ASIMDDP
+bool has_int8_matrices() { return getauxval(AT_HWCAP2) & 1ul << 13; }  // HWCAP2_I8MM
+#endif
 
 std::vector<const Kernels*> available() {
   std::vector<const Kernels*> found;
+  if (has_dot_products() && has_int8_matrices()) found.push_back(&neon_i8mm_kernels());
   if (has_dot_products()) found.push_back(&neon_dot_kernels());
   found.push_back(&kNeonKernels);
   return found;

@@ -5,8 +5,8 @@
 
 namespace llorch::cpu {
 
-// The widest set that the processor and the operating system support. LLORCH_CPU_ISA (sse, avx2,
-// avx512, amx or neon) asks for one by name, for tests. Throws Error{kDevice} if it cannot be had.
+// The widest set that the processor and the operating system support. LLORCH_CPU_ISA asks
+// for one by Kernels::name, for tests. Throws Error{kDevice} if it cannot be had.
 const Kernels& choose_kernels();
 
 }  // namespace llorch::cpu

@@ -182,6 +182,7 @@ extern const Kernels kSseKernels, kAvx2Kernels, kAvx512Kernels, kNeonKernels;
 const Kernels& avx_vnni_kernels();
 const Kernels& avx512_vnni_kernels();
 const Kernels& neon_dot_kernels();
+const Kernels& neon_i8mm_kernels();
 const Kernels& amx_kernels();
 void use_int8_tiles(Kernels* kernels);  // for products of quantised weights with many rows
 

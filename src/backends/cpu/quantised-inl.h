@@ -187,6 +187,19 @@ HWY_INLINE Vec added_min(Vec sum, Vec minus_min, float scaled_sum) {
   return hn::MulAdd(minus_min, set(scaled_sum), sum);
 }
 
+// What makes up for codes that are stored with an offset, in the sum that scale `s` is of.
+template <class B>
+HWY_INLINE Ints start_of(const QuantisedBlock& row, int s) {
+  if constexpr (B::kZero < 0) {
+    return hn::Zero(I32());
+  } else {
+    const int32_t minus = B::kScales == 1 ? row.minus_sum
+                          : s == 0        ? row.minus_half
+                                          : row.minus_sum - row.minus_half;
+    return hn::ShiftLeft<B::kZero>(hn::Set(I32(), minus));
+  }
+}
+
 template <class B>
 HWY_INLINE void add_row(const LoadedBlock<B>& w, const int8_t* x, const QuantisedBlock& row,
                         float* sums) {
@@ -194,14 +207,8 @@ HWY_INLINE void add_row(const LoadedBlock<B>& w, const int8_t* x, const Quantise
   Vec acc[kCodeVectors];
   for (int t = 0; t < kCodeVectors; ++t) acc[t] = load(sums + t * kLanes);
   for (int s = 0; s < B::kScales; ++s) {
-    const int32_t minus = B::kScales == 1 ? row.minus_sum
-                          : s == 0        ? row.minus_half
-                                          : row.minus_sum - row.minus_half;
-    const Ints start = B::kZero < 0                   ? hn::Zero(I32())
-                       : hn::ShiftLeft < B::kZero < 0 ? 0
-                                                      : B::kZero > (hn::Set(I32(), minus));
     Ints dots[kCodeVectors];
-    for (int t = 0; t < kCodeVectors; ++t) dots[t] = start;
+    for (int t = 0; t < kCodeVectors; ++t) dots[t] = start_of<B>(row, s);
     if (s == 0) {
       add_dots<B::kBits, 0, kGroups>(w.codes, x, dots);
     } else {
@@ -214,6 +221,40 @@ HWY_INLINE void add_row(const LoadedBlock<B>& w, const int8_t* x, const Quantise
   for (int t = 0; t < kCodeVectors; ++t) {
     if (B::kHasMins) acc[t] = added_min(acc[t], w.minus_mins[t], row.scaled_sum);
     store(acc[t], sums + t * kLanes);
+  }
+}
+
+// Rows of one tile meet a block, and the sums of the next row lie kPanelRows further on.
+template <class B>
+HWY_INLINE void add_rows(const LoadedBlock<B>& w, const int8_t* x, const QuantisedBlock* rows,
+                         int count, float* sums) {
+  int i = 0;
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+  static_assert(kCodeVectors == 1);
+  constexpr int kGroups = 8 / B::kScales;
+  const PairedCodes paired(w.codes[0]);
+  for (; i + 2 <= count; i += 2, sums += 2 * kPanelRows) {
+    const int8_t* const values[2] = {x + i * kBlockColumns, x + (i + 1) * kBlockColumns};
+    Vec acc[2] = {load(sums), load(sums + kPanelRows)};
+    for (int s = 0; s < B::kScales; ++s) {
+      Ints dots[2] = {start_of<B>(rows[i], s), start_of<B>(rows[i + 1], s)};
+      if (s == 0) {
+        add_dots_of_two<0, kGroups>(paired, values, dots);
+      } else {
+        add_dots_of_two<8 - kGroups, 8>(paired, values, dots);
+      }
+      for (int r = 0; r < 2; ++r) {
+        acc[r] = added<B>(acc[r], dots[r], w.scales[0][s], rows[i + r].scale);
+      }
+    }
+    for (int r = 0; r < 2; ++r) {
+      if (B::kHasMins) acc[r] = added_min(acc[r], w.minus_mins[0], rows[i + r].scaled_sum);
+      store(acc[r], sums + r * kPanelRows);
+    }
+  }
+#endif
+  for (; i < count; ++i, sums += kPanelRows) {
+    add_row<B>(w, x + int64_t{i} * kBlockColumns, rows[i], sums);
   }
 }
 
@@ -240,9 +281,8 @@ HWY_INLINE void multiply_quantised(const Matmul& args, const std::byte* panel, i
         const int64_t place = (tile / kRowTile * x.block_count + b) * x.tile_rows;
         const int8_t* values = x.values + place * kBlockColumns;
         const int count = min_of(kRowTile, first + rows - tile);
-        for (int64_t i = 0; i < count; ++i, of_row += kPanelRows) {
-          add_row<B>(loaded, values + i * kBlockColumns, x.blocks[place + i], of_row);
-        }
+        add_rows<B>(loaded, values, x.blocks + place, count, of_row);
+        of_row += count * kPanelRows;
       }
     }
     at.next(b);
