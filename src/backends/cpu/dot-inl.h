@@ -41,16 +41,6 @@ HWY_INLINE Ints dot_four(Ints sum, Codes w, Ints x) {
 #endif
 }
 
-// sums += codes of groups [kFirst, kLast) times x.
-template <int kBits, int kFirst, int kLast, int kVectors>
-HWY_INLINE void add_dots(const Codes (&w)[kVectors][8], const int8_t* x, Ints (&sums)[kVectors]) {
-#pragma GCC unroll 8
-  for (int g = kFirst; g < kLast; ++g) {
-    const Ints four = broadcast_four(x + 4 * g);
-    for (int t = 0; t < kVectors; ++t) sums[t] = dot_four(sums[t], w[t][g], four);
-  }
-}
-
 #elif HWY_ARCH_X86
 
 using I16 = hn::Repartition<int16_t, I32>;
@@ -103,8 +93,13 @@ constexpr int kPairsInShort = kBits == 8   ? 1
                               : kBits == 5 ? 4
                                            : 8;
 
+// How many rows add_dots() is best given at once.
+constexpr int kRowsTogether = 1;
+
 template <int kBits, int kFirst, int kLast, int kVectors>
-HWY_INLINE void add_dots(const Codes (&w)[kVectors][8], const int8_t* x, Ints (&sums)[kVectors]) {
+HWY_INLINE void add_dots(const Codes (&w)[kVectors][8], const int8_t* x,
+                         Ints (&row_sums)[1][kVectors]) {
+  Ints(&sums)[kVectors] = row_sums[0];
   constexpr int kStep =
       kPairsInShort<kBits> < kLast - kFirst ? kPairsInShort<kBits> : kLast - kFirst;
   for (int t = 0; t < kVectors; ++t) {
@@ -127,23 +122,15 @@ HWY_INLINE void add_dots(const Codes (&w)[kVectors][8], const int8_t* x, Ints (&
 
 #else
 
-// sums += codes of groups [kFirst, kLast) times x.
-template <int kBits, int kFirst, int kLast, int kVectors>
-HWY_INLINE void add_dots(const Codes (&w)[kVectors][8], const int8_t* x, Ints (&sums)[kVectors]) {
-#pragma GCC unroll 8
-  for (int g = kFirst; g < kLast; ++g) {
-    const int8x16_t four = vreinterpretq_s8_s32(broadcast_four(x + 4 * g).raw);
-    for (int t = 0; t < kVectors; ++t) {
-      const int8x16_t codes = vreinterpretq_s8_u8(w[t][g].raw);
+HWY_INLINE Ints dot_four(Ints sum, Codes w, Ints x) {
+  const int8x16_t codes = vreinterpretq_s8_u8(w.raw), four = vreinterpretq_s8_s32(x.raw);
 #if defined(__ARM_FEATURE_DOTPROD)
-      sums[t] = Ints(vdotq_s32(sums[t].raw, codes, four));
+  return Ints(vdotq_s32(sum.raw, codes, four));
 #else
-      const int16x8_t low = vmull_s8(vget_low_s8(codes), vget_low_s8(four));
-      const int16x8_t high = vmull_high_s8(codes, four);
-      sums[t] = Ints(vaddq_s32(sums[t].raw, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high))));
+  const int16x8_t low = vmull_s8(vget_low_s8(codes), vget_low_s8(four));
+  const int16x8_t high = vmull_high_s8(codes, four);
+  return Ints(vaddq_s32(sum.raw, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high))));
 #endif
-    }
-  }
 }
 
 #if defined(__ARM_FEATURE_MATMUL_INT8)
@@ -180,6 +167,28 @@ HWY_INLINE void add_dots_of_two(const PairedCodes& w, const int8_t* const (&x)[2
 }
 
 #endif
+
+#endif
+
+#if defined(LLORCH_VNNI) || HWY_ARCH_ARM
+
+// How many rows add_dots() is best given at once: a product takes longer than the next one, which
+// must not wait for it, may start after it.
+constexpr int kRowsTogether = 4;
+
+// sums[r][t] += codes of groups [kFirst, kLast) times row r of x.
+template <int kBits, int kFirst, int kLast, int kRows, int kVectors>
+HWY_INLINE void add_dots(const Codes (&w)[kVectors][8], const int8_t* x,
+                         Ints (&sums)[kRows][kVectors]) {
+#pragma GCC unroll 8
+  for (int g = kFirst; g < kLast; ++g) {
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      const Ints four = broadcast_four(x + r * kBlockColumns + 4 * g);
+      for (int t = 0; t < kVectors; ++t) sums[r][t] = dot_four(sums[r][t], w[t][g], four);
+    }
+  }
+}
 
 #endif
 

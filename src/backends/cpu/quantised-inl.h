@@ -200,31 +200,40 @@ HWY_INLINE Ints start_of(const QuantisedBlock& row, int s) {
   }
 }
 
-template <class B>
-HWY_INLINE void add_row(const LoadedBlock<B>& w, const int8_t* x, const QuantisedBlock& row,
-                        float* sums) {
+// kRows rows of one tile meet a block; the sums of the next row lie kPanelRows further on.
+template <class B, int kRows>
+HWY_INLINE void add_together(const LoadedBlock<B>& w, const int8_t* x, const QuantisedBlock* rows,
+                             float* sums) {
   constexpr int kGroups = 8 / B::kScales;
-  Vec acc[kCodeVectors];
-  for (int t = 0; t < kCodeVectors; ++t) acc[t] = load(sums + t * kLanes);
+  Vec acc[kRows][kCodeVectors];
+  for (int r = 0; r < kRows; ++r) {
+    for (int t = 0; t < kCodeVectors; ++t) acc[r][t] = load(sums + r * kPanelRows + t * kLanes);
+  }
   for (int s = 0; s < B::kScales; ++s) {
-    Ints dots[kCodeVectors];
-    for (int t = 0; t < kCodeVectors; ++t) dots[t] = start_of<B>(row, s);
+    Ints dots[kRows][kCodeVectors];
+    for (int r = 0; r < kRows; ++r) {
+      for (int t = 0; t < kCodeVectors; ++t) dots[r][t] = start_of<B>(rows[r], s);
+    }
     if (s == 0) {
       add_dots<B::kBits, 0, kGroups>(w.codes, x, dots);
     } else {
       add_dots<B::kBits, 8 - kGroups, 8>(w.codes, x, dots);
     }
-    for (int t = 0; t < kCodeVectors; ++t) {
-      acc[t] = added<B>(acc[t], dots[t], w.scales[t][s], row.scale);
+    for (int r = 0; r < kRows; ++r) {
+      for (int t = 0; t < kCodeVectors; ++t) {
+        acc[r][t] = added<B>(acc[r][t], dots[r][t], w.scales[t][s], rows[r].scale);
+      }
     }
   }
-  for (int t = 0; t < kCodeVectors; ++t) {
-    if (B::kHasMins) acc[t] = added_min(acc[t], w.minus_mins[t], row.scaled_sum);
-    store(acc[t], sums + t * kLanes);
+  for (int r = 0; r < kRows; ++r) {
+    for (int t = 0; t < kCodeVectors; ++t) {
+      if (B::kHasMins) acc[r][t] = added_min(acc[r][t], w.minus_mins[t], rows[r].scaled_sum);
+      store(acc[r][t], sums + r * kPanelRows + t * kLanes);
+    }
   }
 }
 
-// Rows of one tile meet a block, and the sums of the next row lie kPanelRows further on.
+// The same for any number of rows.
 template <class B>
 HWY_INLINE void add_rows(const LoadedBlock<B>& w, const int8_t* x, const QuantisedBlock* rows,
                          int count, float* sums) {
@@ -253,8 +262,12 @@ HWY_INLINE void add_rows(const LoadedBlock<B>& w, const int8_t* x, const Quantis
     }
   }
 #endif
+  constexpr int kRows = kRowsTogether < 2 ? 1 : kRowsTogether / B::kScales;
+  for (; i + kRows <= count; i += kRows, sums += kRows * kPanelRows) {
+    add_together<B, kRows>(w, x + i * kBlockColumns, rows + i, sums);
+  }
   for (; i < count; ++i, sums += kPanelRows) {
-    add_row<B>(w, x + int64_t{i} * kBlockColumns, rows[i], sums);
+    add_together<B, 1>(w, x + i * kBlockColumns, rows + i, sums);
   }
 }
 
