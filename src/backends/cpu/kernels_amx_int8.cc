@@ -13,8 +13,10 @@ namespace {
 constexpr int kTileRows = kRowTile;
 // From so many rows on tiles are quicker.
 constexpr int kFewestRows = 48;
-// Blocks of columns that rows and panels meet at once.
-constexpr int kTogetherBlocks = 32;
+// Blocks of columns that rows and panels meet at once, as measured. Eight stay in the first cache
+// with all that meets them; those with minima have more to begin and to end with.
+template <class B>
+constexpr int kTogetherBlocks = B::kLayout.blocks_per_header == 1 ? 8 : 32;
 constexpr int64_t kTileBytes = int64_t{kBlockColumns} * kLanes;  // of codes, and of int8 rows
 
 // Tiles 0 to 3 are sums, 4 and 5 rows of kColumns int8, 6 and 7 codes.
@@ -64,9 +66,9 @@ HWY_INLINE void store_tile(int32_t* sums) {
 // A vector of a panel's columns as tiles take it.
 template <class B>
 struct Expanded {
-  alignas(64) int8_t codes[kTogetherBlocks][kTileBytes];  // signed, less zero
-  alignas(64) float scales[kTogetherBlocks][B::kScales][kLanes];
-  alignas(64) float minus_mins[kTogetherBlocks][kLanes];
+  alignas(64) int8_t codes[kTogetherBlocks<B>][kTileBytes];  // signed, less zero
+  alignas(64) float scales[kTogetherBlocks<B>][B::kScales][kLanes];
+  alignas(64) float minus_mins[kTogetherBlocks<B>][kLanes];
 };
 
 template <class B>
@@ -243,11 +245,11 @@ struct TileBlock {
   HWY_INLINE void multiply() const {
     const int64_t blocks = args.quantised.block_count;
     const int tiles = (rows + kTileRows - 1) / kTileRows;
-    for (int64_t block = 0; block < blocks; block += kTogetherBlocks) {
-      const int count = min_of(kTogetherBlocks, static_cast<int>(blocks - block));
+    for (int64_t block = 0; block < blocks; block += kTogetherBlocks<B>) {
+      const int count = min_of(kTogetherBlocks<B>, static_cast<int>(blocks - block));
       for (int panel = first; panel < last; ++panel) {
-        const std::byte* next =
-            panel + 1 < last ? weights(panel + 1, block) : weights(first, block + kTogetherBlocks);
+        const std::byte* next = panel + 1 < last ? weights(panel + 1, block)
+                                                 : weights(first, block + kTogetherBlocks<B>);
         const int64_t bytes = weights(panel, block + count) - weights(panel, block);
         add(panel, block, count, {next, bytes / tiles + 1});
       }
