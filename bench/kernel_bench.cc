@@ -8,7 +8,6 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
-#include <exception>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "base/os.h"
+#include "guarded_main.h"
 #include "ops/backend.h"
 #include "ops/dtype.h"
 #include "ops/test_numbers.h"
@@ -261,10 +261,5 @@ int main_with(int argc, char** argv) {
 }  // namespace llorch
 
 int main(int argc, char** argv) {
-  try {
-    return llorch::main_with(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
+  return llorch::bench::guarded_main(llorch::main_with, argc, argv);
 }

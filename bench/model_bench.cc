@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <exception>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "formats/checkpoint.h"
+#include "guarded_main.h"
 #include "model/model.h"
 #include "model/open_model.h"
 #include "model_flags.h"
@@ -213,10 +213,5 @@ int main_with(int argc, char** argv) {
 }  // namespace llorch
 
 int main(int argc, char** argv) {
-  try {
-    return llorch::main_with(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
+  return llorch::bench::guarded_main(llorch::main_with, argc, argv);
 }

@@ -2,11 +2,10 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-#include <optional>
 #include <string>
 
 #include "model/model.h"
-#include "ops/backend.h"
+#include "ops/dtype.h"
 
 namespace llorch::bench {
 
@@ -21,23 +20,16 @@ struct ModelFlags {
     app.add_option("--dtype", dtype, "of the weights; auto: as they are stored")->check(plain);
     app.add_option("--quantize", quantize, "what weights become that are not quantised")
         ->check(CLI::IsMember({"none", "q8_0", "q6_k", "q5_k", "q4_k", "q4_0", "iq4_nl"}));
-    app.add_option("--kv-dtype", kv_dtype, "auto: f32 beside f32 weights, else bf16")->check(plain);
+    app.add_option("--kv-dtype", kv_dtype, "auto: f32 beside f32 weights, else bf16")
+        ->check(CLI::IsMember({"auto", "f32", "bf16", "f16", "q8_0"}));
   }
 
-  LoadOptions load_options() const { return {.dtype = named(dtype), .quantize = named(quantize)}; }
+  LoadOptions load_options() const {
+    return {.dtype = dtype_named(dtype), .quantize = dtype_named(quantize)};
+  }
   DType kv_type(const Model& loaded) const {
     const DType otherwise = loaded.dtype() == DType::kF32 ? DType::kF32 : DType::kBF16;
-    return named(kv_dtype).value_or(otherwise);
-  }
-
- private:
-  // None for "auto" and "none".
-  static std::optional<DType> named(const std::string& text) {
-    for (const DType type : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
-                             DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL}) {
-      if (text == name(type)) return type;
-    }
-    return std::nullopt;
+    return dtype_named(kv_dtype).value_or(otherwise);
   }
 };
 

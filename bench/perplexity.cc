@@ -9,7 +9,6 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <exception>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -17,6 +16,7 @@
 
 #include "base/error.h"
 #include "formats/checkpoint.h"
+#include "guarded_main.h"
 #include "model/model.h"
 #include "model/open_model.h"
 #include "model_flags.h"
@@ -167,10 +167,5 @@ int main_with(int argc, char** argv) {
 }  // namespace llorch
 
 int main(int argc, char** argv) {
-  try {
-    return llorch::main_with(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
+  return llorch::bench::guarded_main(llorch::main_with, argc, argv);
 }

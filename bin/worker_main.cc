@@ -25,6 +25,7 @@
 #include "model/model.h"
 #include "model/open_model.h"
 #include "ops/backend.h"
+#include "ops/dtype.h"
 #include "pool/ready_callback.h"
 #include "server/server.h"
 #include "stall_guard.h"
@@ -114,15 +115,6 @@ class Lifecycle {
   std::atomic<bool> stop_asked_twice_{false};
   std::stop_source stop_;
 };
-
-// None for "auto" and "none".
-std::optional<DType> dtype_named(const std::string& text) {
-  for (const DType type : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
-                           DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL}) {
-    if (text == name(type)) return type;
-  }
-  return std::nullopt;
-}
 
 // A log line every ten percent, and a bar on stderr if somebody watches.
 class LoadProgress {

@@ -10,8 +10,8 @@
 #include <thread>
 
 #include "base/os.h"
+#include "base/x86_features.h"
 #ifdef LLORCH_PROBE_X86
-#include "probe/features.h"
 #include "probe/loops.h"
 #endif
 
@@ -73,7 +73,7 @@ double measure(Loop loop, int threads) {
 std::vector<Peak> measure_peaks([[maybe_unused]] int threads) {
   std::vector<Peak> peaks;
 #ifdef LLORCH_PROBE_X86
-  const Features has = find_features();
+  const X86Features has = x86_features();
   const auto add = [&](bool there, const char* name, Arithmetic arithmetic, Loop loop) {
     if (there) peaks.push_back({name, arithmetic, measure(loop, threads)});
   };

@@ -31,6 +31,12 @@ const Known& known(DType type) {
 
 const char* name(DType type) { return known(type).name; }
 
+std::optional<DType> dtype_named(std::string_view text) {
+  const auto* const found = std::ranges::find(kKnown, text, &Known::name);
+  if (found == std::end(kKnown)) return std::nullopt;
+  return static_cast<DType>(found - std::begin(kKnown));
+}
+
 BlockLayout block_layout(DType type) { return known(type).layout; }
 
 bool is_quantised(DType type) { return known(type).layout.values > 1; }

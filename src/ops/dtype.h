@@ -3,12 +3,17 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "ops/backend.h"
 
 namespace llorch {
+
+// The type of that name, if there is one.
+std::optional<DType> dtype_named(std::string_view text);
 
 // A block of a type: so many values of a row in so many bytes.
 struct BlockLayout {

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import threading
 
 import pytest
 
@@ -19,34 +18,6 @@ def cpu():
         assert worker.stop() == 0, worker.stderr
 
 
-def run(worker, body):
-    """The bytes of all token and end events, without what the clock says."""
-    with worker.open_execute(body) as stream:
-        assert stream.status == 200
-        kept = []
-        while (block := stream.next_block()) is not None:
-            if b'"type":"token"' in block:
-                kept.append(block)
-            elif b'"type":"end"' in block:
-                end = json.loads(block[6:])
-                kept.append((end["tokens_out"], end["stop_reason"]))
-        return kept
-
-
-def run_together(worker, bodies):
-    results = [None] * len(bodies)
-
-    def one(i):
-        results[i] = run(worker, bodies[i])
-
-    threads = [threading.Thread(target=one, args=(i,)) for i in range(len(bodies))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
-
-
 def body(job_id, prompt="Once upon a time", **fields):
     return {"job_id": job_id, "prompt": prompt, "max_tokens": 48, "temperature": 1.0, "seed": 7,
             "logprobs": 2, "ignore_eos": True, **fields}
@@ -56,18 +27,18 @@ def body(job_id, prompt="Once upon a time", **fields):
     {"temperature": 0}, {}, {"top_k": 20, "top_p": 0.9, "min_p": 0.02,
                              "repetition_penalty": 1.2}], ids=["greedy", "plain", "all"])
 def test_the_same_seed_gives_the_same_bytes_alone_or_beside_others(cpu, sampling):
-    alone = run(cpu, body("alone", **sampling))
+    alone = cpu.told(body("alone", **sampling))
     assert len(alone) >= 48
     others = [body("other-%d" % i, prompt="The red ball " * (i + 1), seed=i, max_tokens=20 + 3 * i)
               for i in range(15)]
-    together = run_together(cpu, others[:8] + [body("beside", **sampling)] + others[8:])
+    together = cpu.told_together(others[:8] + [body("beside", **sampling)] + others[8:])
     assert together[8] == alone
-    assert run(cpu, body("again", **sampling)) == alone
+    assert cpu.told(body("again", **sampling)) == alone
     assert all(together)
 
 
 def test_another_seed_gives_another_answer(cpu):
-    texts = {str(run(cpu, body("seed-%d" % seed, seed=seed))) for seed in range(4)}
+    texts = {str(cpu.told(body("seed-%d" % seed, seed=seed))) for seed in range(4)}
     assert len(texts) == 4
 
 
@@ -76,7 +47,7 @@ def test_held_out_questions_are_answered(cpu):
     assert len(lines) >= 50
     right = 0
     for i, line in enumerate(lines):
-        blocks = run(cpu, {"job_id": "q-%d" % i, "prompt": line["prompt"], "max_tokens": 48,
+        blocks = cpu.told({"job_id": "q-%d" % i, "prompt": line["prompt"], "max_tokens": 48,
                            "temperature": 0})
         text = "".join(json.loads(b[6:])["t"] for b in blocks if isinstance(b, bytes))
         right += text.strip() == line["answer"].strip() and blocks[-1][1] == "EOS"

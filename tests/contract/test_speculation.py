@@ -1,9 +1,7 @@
 """--speculate auto and off through the CPU worker: the same bytes, whatever is asked for."""
 
-import json
 import os
 import pathlib
-import threading
 
 import pytest
 
@@ -37,35 +35,6 @@ def drafts(worker):
             for kind in ("draft", "accepted")]
 
 
-def told(worker, body):
-    """All token events as they were written, and the end."""
-    with worker.open_execute(body) as stream:
-        assert stream.status == 200
-        kept = []
-        while (block := stream.next_block()) is not None:
-            if b'"type":"token"' in block:
-                kept.append(block)
-            elif b'"type":"end"' in block:
-                end = json.loads(block[6:])
-                kept.append((end["tokens_out"], end["stop_reason"], end.get("stop_sequence")))
-            assert b'"type":"error"' not in block
-        return kept
-
-
-def told_together(worker, bodies):
-    results = [None] * len(bodies)
-
-    def one(i):
-        results[i] = told(worker, bodies[i])
-
-    threads = [threading.Thread(target=one, args=(i,)) for i in range(len(bodies))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
-
-
 COUNT = "<|user|>Count from 1 to 30.<|end|><|assistant|>"
 AGAIN = "".join("<|user|>Where does Anna live?<|end|><|assistant|>" + answer for answer in
                 ("Anna lives in Sandbay.<|end|>",) * 3 + ("",))
@@ -91,11 +60,11 @@ def bodies(prefix, fields):
 
 @pytest.mark.parametrize("wanted", WANTED)
 def test_changes_no_answer(workers, wanted):
-    alone = {mode: [told(workers[mode], body) for body in bodies("alone " + wanted, WANTED[wanted])]
+    alone = {mode: [workers[mode].told(body) for body in bodies("alone " + wanted, WANTED[wanted])]
              for mode in MODES}
     assert alone["auto"] == alone["off"]
     assert all(answer[-1][0] > 0 for answer in alone["off"])
-    together = told_together(workers["auto"], bodies("together " + wanted, WANTED[wanted]))
+    together = workers["auto"].told_together(bodies("together " + wanted, WANTED[wanted]))
     assert together == alone["off"]
 
 
@@ -103,7 +72,7 @@ def test_many_at_once(workers):
     many = [{"job_id": "many-%d" % i, "prompt": [COUNT, AGAIN, STORY][i % 3],
              "max_tokens": 300 + 7 * i, "temperature": [0, 0, 0.7][i % 3], "seed": i,
              "ignore_eos": True} for i in range(10)]
-    answers = {mode: told_together(workers[mode], many) for mode in MODES}
+    answers = {mode: workers[mode].told_together(many) for mode in MODES}
     assert answers["auto"] == answers["off"]
     if "--kv-memory" in workers["auto"].command:
         assert value(workers["auto"], "vllm:num_preemptions_total") > 0
@@ -113,7 +82,7 @@ def test_drafts_are_made_and_counted(workers):
     steps = [value(worker, "worker_steps_total") for worker in workers.values()]
     before = drafts(workers["auto"])
     for mode in MODES:
-        told(workers[mode], {"job_id": "counted", "prompt": COUNT, "max_tokens": 300,
+        workers[mode].told({"job_id": "counted", "prompt": COUNT, "max_tokens": 300,
                              "temperature": 0, "ignore_eos": True})
     drafted, right = (now - then for now, then in zip(drafts(workers["auto"]), before))
     assert 0 < right <= drafted

@@ -3,6 +3,7 @@
 Python's standard library only. Knows the contract's wire formats, nothing of how the worker is made.
 """
 
+import concurrent.futures
 import json
 import os
 import select
@@ -388,6 +389,26 @@ class Worker:
             while (event := stream.next()) is not None:
                 events.append((time.monotonic() - begin, event))
             return events
+
+    def told(self, body):
+        """What /execute answers but for what the clock says: each token event as it was written, and
+        the end's (tokens_out, stop_reason, stop_sequence)."""
+        with self.open_execute(body) as stream:
+            assert stream.status == 200
+            kept = []
+            while (block := stream.next_block()) is not None:
+                assert b'"type":"error"' not in block, block
+                if b'"type":"token"' in block:
+                    kept.append(block)
+                elif b'"type":"end"' in block:
+                    end = json.loads(block[6:])
+                    kept.append((end["tokens_out"], end["stop_reason"], end.get("stop_sequence")))
+            return kept
+
+    def told_together(self, bodies):
+        """The same of bodies that are sent at once, each on a connection of its own."""
+        with concurrent.futures.ThreadPoolExecutor(len(bodies)) as pool:
+            return list(pool.map(self.told, bodies))
 
     def wait_health(self, timeout=DEADLINE_S, **fields):
         """Asks /health until its fields have these values."""
