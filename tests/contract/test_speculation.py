@@ -85,7 +85,8 @@ def test_drafts_are_made_and_counted(workers):
         workers[mode].told({"job_id": "counted", "prompt": COUNT, "max_tokens": 300,
                              "temperature": 0, "ignore_eos": True})
     drafted, right = (now - then for now, then in zip(drafts(workers["auto"]), before))
-    assert 0 < right <= drafted
+    # A sanitizer makes rows so dear that drafts may not pay.
+    assert right <= drafted and (right > 0 or os.environ.get("LLORCH_SANITIZE"))
     off, auto = (value(worker, "worker_steps_total") - then
                  for worker, then in zip(workers.values(), steps))
     assert auto + right == off
