@@ -271,8 +271,8 @@ HWY_INLINE void add_rows(const LoadedBlock<B>& w, const int8_t* x, const Quantis
   }
 }
 
-// How far ahead of its use a weight is asked for.
-constexpr int64_t kBlockPrefetch = 8192;
+// How far ahead of its use a weight is asked for, as measured.
+constexpr int64_t kBlockPrefetch = 4096;
 
 // Rows [first, first + rows) meet a panel; at most kBlockRows of them.
 template <class B>
@@ -283,10 +283,7 @@ HWY_INLINE void multiply_quantised(const Matmul& args, const std::byte* panel, i
   for (int i = 0; i < rows * kPanelRows; i += kLanes) store(zero(), sums + i);
   BlockCursor<B> at(panel);
   for (int64_t b = 0; b < blocks; ++b) {
-    for (int64_t i = 0; i < B::kBytes; i += 64) {
-      __builtin_prefetch(at.block + kBlockPrefetch + i, 0, 2);
-      __builtin_prefetch(at.block + B::kBytes + i);
-    }
+    for (int64_t i = 0; i < B::kBytes; i += 64) __builtin_prefetch(at.block + kBlockPrefetch + i);
     for (int v = 0; v < kPanelVectors; v += kCodeVectors) {
       const LoadedBlock<B> loaded(at, v);
       float* of_row = sums + v * kLanes;
