@@ -247,7 +247,7 @@ TEST(Quantised, MlpRoundsBetweenItsProducts) {
     expect_close(got, want, [&](int r, int c) {
       // One value may lie on the edge between two steps.
       float top = 0, heaviest = 0;
-      for (int k = 0; k < width; ++k) {
+      for (int k = 0; k < hidden.cols; ++k) {
         top = std::max(top, std::abs(hidden.at(r, k)));
         heaviest = std::max(heaviest, std::abs(down.pair.values.at(c, k)));
       }
