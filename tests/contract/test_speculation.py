@@ -83,7 +83,7 @@ def test_drafts_are_made_and_counted(workers):
     before = drafts(workers["auto"])
     for mode in MODES:
         workers[mode].told({"job_id": "counted", "prompt": COUNT, "max_tokens": 300,
-                             "temperature": 0, "ignore_eos": True})
+                            "temperature": 0, "ignore_eos": True})
     drafted, right = (now - then for now, then in zip(drafts(workers["auto"]), before))
     # A sanitizer makes rows so dear that drafts may not pay.
     assert right <= drafted and (right > 0 or os.environ.get("LLORCH_SANITIZE"))

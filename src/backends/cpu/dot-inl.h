@@ -150,20 +150,19 @@ struct PairedCodes {
   }
 };
 
-// sums[i] += codes of groups [kFirst, kLast) times x[i], of two rows.
+// sum += codes of groups [kFirst, kLast) times a row, next_sum += those times the next one.
 template <int kFirst, int kLast>
-HWY_INLINE void add_dots_of_two(const PairedCodes& w, const int8_t* const (&x)[2],
-                                Ints (&sums)[2]) {
+HWY_INLINE void add_dots_of_two(const PairedCodes& w, const int8_t* x, Ints& sum, Ints& next_sum) {
   int32x4_t first = vdupq_n_s32(0), last = vdupq_n_s32(0);
 #pragma GCC unroll 4
   for (int i = kFirst / 2; i < kLast / 2; ++i) {
-    const int8x16_t both = vcombine_s8(vld1_s8(x[0] + 8 * i), vld1_s8(x[1] + 8 * i));
+    const int8x16_t both = vcombine_s8(vld1_s8(x + 8 * i), vld1_s8(x + kBlockColumns + 8 * i));
     first = vmmlaq_s32(first, both, w.first[i]);
     last = vmmlaq_s32(last, both, w.last[i]);
   }
   const int64x2_t a = vreinterpretq_s64_s32(first), b = vreinterpretq_s64_s32(last);
-  sums[0] = Ints(vaddq_s32(sums[0].raw, vreinterpretq_s32_s64(vzip1q_s64(a, b))));
-  sums[1] = Ints(vaddq_s32(sums[1].raw, vreinterpretq_s32_s64(vzip2q_s64(a, b))));
+  sum = Ints(vaddq_s32(sum.raw, vreinterpretq_s32_s64(vzip1q_s64(a, b))));
+  next_sum = Ints(vaddq_s32(next_sum.raw, vreinterpretq_s32_s64(vzip2q_s64(a, b))));
 }
 
 #endif
@@ -180,6 +179,17 @@ constexpr int kRowsTogether = 4;
 template <int kBits, int kFirst, int kLast, int kRows, int kVectors>
 HWY_INLINE void add_dots(const Codes (&w)[kVectors][8], const int8_t* x,
                          Ints (&sums)[kRows][kVectors]) {
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+  if constexpr (kRows % 2 == 0) {
+    for (int t = 0; t < kVectors; ++t) {
+      const PairedCodes paired(w[t]);
+      for (int r = 0; r < kRows; r += 2) {
+        add_dots_of_two<kFirst, kLast>(paired, x + r * kBlockColumns, sums[r][t], sums[r + 1][t]);
+      }
+    }
+    return;
+  }
+#endif
 #pragma GCC unroll 8
   for (int g = kFirst; g < kLast; ++g) {
 #pragma GCC unroll 4

@@ -237,32 +237,8 @@ HWY_INLINE void add_together(const LoadedBlock<B>& w, const int8_t* x, const Qua
 template <class B>
 HWY_INLINE void add_rows(const LoadedBlock<B>& w, const int8_t* x, const QuantisedBlock* rows,
                          int count, float* sums) {
-  int i = 0;
-#if defined(__ARM_FEATURE_MATMUL_INT8)
-  static_assert(kCodeVectors == 1);
-  constexpr int kGroups = 8 / B::kScales;
-  const PairedCodes paired(w.codes[0]);
-  for (; i + 2 <= count; i += 2, sums += 2 * kPanelRows) {
-    const int8_t* const values[2] = {x + i * kBlockColumns, x + (i + 1) * kBlockColumns};
-    Vec acc[2] = {load(sums), load(sums + kPanelRows)};
-    for (int s = 0; s < B::kScales; ++s) {
-      Ints dots[2] = {start_of<B>(rows[i], s), start_of<B>(rows[i + 1], s)};
-      if (s == 0) {
-        add_dots_of_two<0, kGroups>(paired, values, dots);
-      } else {
-        add_dots_of_two<8 - kGroups, 8>(paired, values, dots);
-      }
-      for (int r = 0; r < 2; ++r) {
-        acc[r] = added<B>(acc[r], dots[r], w.scales[0][s], rows[i + r].scale);
-      }
-    }
-    for (int r = 0; r < 2; ++r) {
-      if (B::kHasMins) acc[r] = added_min(acc[r], w.minus_mins[0], rows[i + r].scaled_sum);
-      store(acc[r], sums + r * kPanelRows);
-    }
-  }
-#endif
   constexpr int kRows = kRowsTogether < 2 ? 1 : kRowsTogether / B::kScales;
+  int i = 0;
   for (; i + kRows <= count; i += kRows, sums += kRows * kPanelRows) {
     add_together<B, kRows>(w, x + i * kBlockColumns, rows + i, sums);
   }
