@@ -136,8 +136,8 @@ bool is_dunder(std::string_view name) {
 
 Value undefined_attribute(const Value& v, std::string_view name) {
   std::string type = type_name(v);
-  if (v.is(Type::kNone)) return Value::undefined("'None' has no attribute " + quoted(name));
-  return Value::undefined("'" + type + " object' has no attribute " + quoted(name));
+  if (v.is(Type::kNone)) return Value::undefined("'None' has no attribute " + repr(name));
+  return Value::undefined("'" + type + " object' has no attribute " + repr(name));
 }
 
 Items::Items(const Value& v) : over_(v) {
@@ -308,7 +308,7 @@ Value own_attribute(const Value& v, std::string_view name) {
 Value get_attribute(const Value& v, std::string_view name) {
   if (v.is_undefined() && !is_dunder(name)) throw Failure(v.text());
   if (is_mutator(v, name) || is_dunder(name)) {
-    return Value::undefined("access to attribute " + quoted(name) + " of '" + type_name(v) +
+    return Value::undefined("access to attribute " + repr(name) + " of '" + type_name(v) +
                             "' object is unsafe.");
   }
   Value found = own_attribute(v, name);
@@ -321,7 +321,7 @@ Value get_item(const Value& v, const Value& key) {
   Value found = hashable ? own_item(v, key) : Value();
   if (found.is_missing() && key.is_string()) {
     if (is_mutator(v, key.text()) || is_dunder(key.text())) {
-      return Value::undefined("access to attribute " + quoted(key.text()) + " of '" + type_name(v) +
+      return Value::undefined("access to attribute " + repr(key.text()) + " of '" + type_name(v) +
                               "' object is unsafe.");
     }
     found = own_attribute(v, key.text());

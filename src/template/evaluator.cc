@@ -113,7 +113,7 @@ Value Evaluator::eval(const Node& n) {
       return n.value;
     case Kind::kName: {
       const Value& v = slot(n.place);
-      return v.is_missing() ? Value::undefined(quoted(n.name) + " is undefined") : v;
+      return v.is_missing() ? Value::undefined(repr(n.name) + " is undefined") : v;
     }
     case Kind::kGetattr:
       return get_attribute(eval(*n.target), n.name);
@@ -267,7 +267,7 @@ void Evaluator::add_named(Args& args, const Value& more) {
     spend_steps(1);
     if (!key.is_string()) throw Failure("keywords must be strings");
     if (args.find(key.text()) != nullptr) {
-      throw Failure("got multiple values for keyword argument " + quoted(key.text()));
+      throw Failure("got multiple values for keyword argument " + repr(key.text()));
     }
     args.named.emplace_back(key.text(), value);
   }
@@ -290,7 +290,7 @@ Value Evaluator::eval_call(const Node& n) {
 
 Value Evaluator::eval_filter(const Node& n) {
   const Value v = n.target ? eval(*n.target) : *block_text_;
-  if (n.function == nullptr) throw Failure("No filter named " + quoted(n.name) + " found.");
+  if (n.function == nullptr) throw Failure("No filter named " + repr(n.name) + " found.");
   const auto filter = reinterpret_cast<Filter>(n.function);
   const Args args = arguments(n);
   line_ = n.line;
@@ -299,7 +299,7 @@ Value Evaluator::eval_filter(const Node& n) {
 
 Value Evaluator::eval_test(const Node& n) {
   const Value v = eval(*n.target);
-  if (n.function == nullptr) throw Failure("No test named " + quoted(n.name) + " found.");
+  if (n.function == nullptr) throw Failure("No test named " + repr(n.name) + " found.");
   const auto test = reinterpret_cast<Test>(n.function);
   const Args args = arguments(n);
   line_ = n.line;

@@ -133,7 +133,7 @@ class BraceFormatter {
     const bool number = name.find_first_not_of("0123456789") == name.npos;
     if (!number) {
       const Value* v = args_.find(name);
-      if (v == nullptr) throw Failure(quoted(name));
+      if (v == nullptr) throw Failure(repr(name));
       return *v;
     }
     int64_t index = 0;
@@ -216,7 +216,7 @@ class PercentFormatter {
     at_ = end;
     if (!arguments_.is(Type::kDict)) throw Failure("format requires a mapping");
     const Value* found = arguments_.as_dict().find(key);
-    if (found == nullptr) throw Failure(quoted(key));
+    if (found == nullptr) throw Failure(repr(key));
     used_ = 1;
     return *found;
   }

@@ -250,8 +250,7 @@ class Interpreter : public Evaluator {
       const Restore<int> calls(calls_, calls_ + 1);
       if (n.place.slot >= 0) slot(n.place) = self_value();
       if (n.caller.slot >= 0) {
-        slot(n.caller) =
-            Value::undefined("there is no parent block called " + quoted(n.name) + ".");
+        slot(n.caller) = Value::undefined("there is no parent block called " + repr(n.name) + ".");
       }
       enter(n.scope);
       exec_all(n.body);
@@ -390,7 +389,7 @@ class Interpreter : public Evaluator {
 
   // As Macro.__call__ shares the arguments out.
   void bind(const Node& n, const Args& args, Activation& a) const {
-    const std::string name = n.kind == Kind::kMacro ? quoted(n.name) : "None";
+    const std::string name = n.kind == Kind::kMacro ? repr(n.name) : "None";
     const size_t count = n.parameters.size();
     auto named = args.named;
     const auto take = [&named](const std::string& key) {
@@ -419,7 +418,7 @@ class Interpreter : public Evaluator {
       for (auto& [key, value] : named) rest->set(Value::string(key), value);
       a.slots[static_cast<size_t>(n.kwargs.slot)] = Value::dict(std::move(rest));
     } else if (!named.empty()) {
-      throw Failure("macro " + name + " takes no keyword argument " + quoted(named[0].first));
+      throw Failure("macro " + name + " takes no keyword argument " + repr(named[0].first));
     }
     const size_t given = args.positional.size();
     if (n.varargs.slot >= 0) {
@@ -440,7 +439,7 @@ class Interpreter : public Evaluator {
       if (!slot(p.place).is_missing()) continue;
       slot(p.place) = i >= first_default
                           ? eval(*n.defaults[i - first_default])
-                          : Value::undefined("parameter " + quoted(p.name) + " was not provided");
+                          : Value::undefined("parameter " + repr(p.name) + " was not provided");
     }
   }
 
@@ -504,7 +503,7 @@ std::string describe(const Value& v) {
     }
     case Type::kMacro: {
       const Node& n = *v.as<Macro>().node;
-      return n.kind == Kind::kMacro ? "<Macro " + quoted(n.name) + ">" : "<Macro anonymous>";
+      return n.kind == Kind::kMacro ? "<Macro " + repr(n.name) + ">" : "<Macro anonymous>";
     }
     case Type::kFunction:
       return "<function " + v.as<Function>().name + ">";

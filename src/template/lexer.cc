@@ -366,7 +366,7 @@ class Lexer {
     }
     if (op.empty() && kOne.find(text_[at_]) != kOne.npos) op = text_.substr(at_, 1);
     if (op.empty()) {
-      fail("unexpected char " + quoted(text_.substr(at_, char_bytes(text_, at_))));
+      fail("unexpected char " + repr(text_.substr(at_, char_bytes(text_, at_))));
     }
     if (op == "(" || op == "[" || op == "{") {
       open += op == "(" ? ')' : op == "[" ? ']' : '}';

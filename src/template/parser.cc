@@ -113,7 +113,7 @@ class Parser : private ExpressionParser {
     if (tag == "include" || tag == "import" || tag == "from" || tag == "extends") {
       fail("'" + tag + "' is not supported: a chat template stands alone", line);
     }
-    std::string what = "Encountered unknown tag " + quoted(tag) + ".";
+    std::string what = "Encountered unknown tag " + repr(tag) + ".";
     if (!ends.empty()) {
       what += " Looking for '" + std::string(ends[0]) + "'.";
     }
@@ -245,7 +245,7 @@ class Parser : private ExpressionParser {
     n->scoped = skip_if_name("scoped");
     if (skip_if_name("required")) fail("a required block is not supported", line);
     for (const Node* other : blocks_) {
-      if (other->name == n->name) fail("block " + quoted(n->name) + " defined twice", line);
+      if (other->name == n->name) fail("block " + repr(n->name) + " defined twice", line);
     }
     blocks_.push_back(n.get());
     n->body = block_to("endblock");

@@ -314,7 +314,7 @@ void append_escape(std::string& out, char32_t c) {
   out += buffer;
 }
 
-std::string quoted(std::string_view text) {
+std::string repr(std::string_view text) {
   spend_scan(text.size());
   const bool double_quotes = text.find('\'') != text.npos && text.find('"') == text.npos;
   const char quote = double_quotes ? '"' : '\'';

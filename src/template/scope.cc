@@ -275,7 +275,7 @@ class Resolver {
   Place place_of(const std::string& name, const Frame& f, int line) const {
     const Variable* v = f.symbols.find(name);
     // Only an argument of a set block's filter can be left out by the analysis.
-    if (v == nullptr) throw SyntaxError(line, "the name " + quoted(name) + " is unknown here");
+    if (v == nullptr) throw SyntaxError(line, "the name " + repr(name) + " is unknown here");
     return place(*v, *f.function);
   }
 
@@ -320,7 +320,7 @@ class Resolver {
         if (n.function == nullptr && !f.soft) {
           throw SyntaxError(n.line, std::string("No ") +
                                         (n.kind == Kind::kFilter ? "filter" : "test") + " named " +
-                                        quoted(n.name) + ".");
+                                        repr(n.name) + ".");
         }
         break;
       case Kind::kIf: {

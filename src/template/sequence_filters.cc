@@ -370,7 +370,7 @@ Value map(Env& env, const Value& v, const Args& args) {
       const Value* otherwise = args.find("default");
       for (const auto& [name, value] : args.named) {
         if (name != "attribute" && name != "default") {
-          throw Failure("Unexpected keyword argument " + quoted(name));
+          throw Failure("Unexpected keyword argument " + repr(name));
         }
       }
       return [get = Getter(*attribute, otherwise != nullptr ? *otherwise : Value())](

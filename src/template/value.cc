@@ -200,9 +200,9 @@ void append_repr(std::string& out, const Value& v) {
   switch (v.type()) {
     case Type::kString:
       if (v.as_string().markup) {
-        out += "Markup(" + quoted(v.text()) + ")";
+        out += "Markup(" + repr(v.text()) + ")";
       } else {
-        out += quoted(v.text());
+        out += repr(v.text());
       }
       return;
     case Type::kUndefined:
