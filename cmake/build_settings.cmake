@@ -30,6 +30,11 @@ if(LLORCH_SANITIZE)
 else()
   set(static_default ON)
 endif()
+# Tests that put functions of their own in place of the C and C++ libraries', as ThreadSanitizer does.
+set(LLORCH_REPLACING_TESTS ON)
+if(LLORCH_SANITIZE MATCHES thread)
+  set(LLORCH_REPLACING_TESTS OFF)
+endif()
 option(LLORCH_STATIC "Link the worker fully static" ${static_default})
 
 # One answer: a * b + c is fused where a kernel says so, never where a compiler likes.

@@ -4,6 +4,7 @@ function(worker_binary backend folder)
   set(sources exits.cc load_tokenizer.cc stall_guard.cc worker_main.cc)
   list(TRANSFORM sources PREPEND ${CMAKE_SOURCE_DIR}/bin/)
   add_executable(${name} ${sources})
+  llorch_precompiled(${name})
   target_link_libraries(${name} PRIVATE llorch_backends_${backend} llorch_server llorch_engine
                         llorch_model llorch_tokenizer llorch_formats llorch_pool llorch_base
                         Threads::Threads)
