@@ -111,8 +111,8 @@ void Ops::Step::multiply_pointed(int32_t m, const Weight& w, float* out, float s
 
 void Ops::Step::multiply_panels(const cpu::Matmul& args, cpu::MatmulKernel kernel) {
   const int32_t panels = (args.w.rows - 1) / cpu.kernels.panel_rows + 1;
-  // A task reads some 128 KB of weights, or computes about as long as that takes.
-  constexpr int64_t kTaskBytes = 128 << 10;
+  // A task reads some 64 KB of weights, or computes about as long as that takes.
+  constexpr int64_t kTaskBytes = 64 << 10;
   const int64_t work = args.w.panel_bytes * (1 + (args.m - 1) / 4);
   const auto together =
       static_cast<int32_t>(std::clamp<int64_t>(kTaskBytes / work, 2, cpu::kBlockPanels));

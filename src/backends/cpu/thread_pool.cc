@@ -46,7 +46,7 @@ bool spin(Done done) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads) : shares_(static_cast<size_t>(threads)) {
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
 }
 
@@ -60,10 +60,12 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::take_tasks(int thread) {
-  for (;;) {
-    const int task = next_task_.fetch_add(1, std::memory_order_relaxed);
-    if (task >= tasks_) return;
-    function_(context_, task, thread);
+  for (int i = 0; i < threads(); ++i) {
+    Share& share = shares_[static_cast<size_t>((thread + i) % threads())];
+    while (share.next.load(std::memory_order_relaxed) < share.end) {
+      const int task = share.next.fetch_add(1, std::memory_order_relaxed);
+      if (task < share.end) function_(context_, task, thread);
+    }
   }
 }
 
@@ -74,8 +76,12 @@ void ThreadPool::run(int tasks, Function function, void* context) {
   }
   function_ = function;
   context_ = context;
-  tasks_ = tasks;
-  next_task_.store(0, std::memory_order_relaxed);
+  for (int i = 0, first = 0; i < threads(); ++i) {
+    Share& share = shares_[static_cast<size_t>(i)];
+    share.next.store(first, std::memory_order_relaxed);
+    first += tasks / threads() + (i < tasks % threads() ? 1 : 0);
+    share.end = first;
+  }
   state_.store((job_of(state_.load()) + 1) << 32 | kOpen);
   if (sleepers_.load() > 0) {
     const std::lock_guard lock(mutex_);

@@ -16,7 +16,7 @@ class ThreadPool {
   explicit ThreadPool(int threads);
   ~ThreadPool();
 
-  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+  int threads() const { return static_cast<int>(shares_.size()); }
 
   // Calls body(task, thread) once for every task of 0 .. tasks - 1, in any order, and returns when
   // all are done. `thread` is less than threads() and not shared while the call lasts. `body` must
@@ -44,8 +44,13 @@ class ThreadPool {
   // The job. Written by the caller while no worker has joined.
   Function function_ = nullptr;
   void* context_ = nullptr;
-  int tasks_ = 0;
-  alignas(64) std::atomic<int> next_task_{0};
+  // A thread's tasks follow each other, as what they read does in memory: a stream that goes on
+  // from one to the next. Who has done its own takes what is left of the others'.
+  struct alignas(64) Share {
+    std::atomic<int> next{0};
+    int end = 0;
+  };
+  std::vector<Share> shares_;  // one a thread
   // Job number << 32 | open << 31 | workers that have joined. A worker that comes late finds the
   // job closed, so the caller never waits for one that has not woken up.
   alignas(64) std::atomic<uint64_t> state_{0};
