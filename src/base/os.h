@@ -55,6 +55,8 @@ class MappedFile {
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
   std::span<const std::byte> bytes() const { return bytes_; }
+  // Tells the kernel that these pages will be read soon; it begins to, nobody waits.
+  void read_ahead(std::span<const std::byte> part) const;
   // Tells the kernel that these pages will not be read again (weights are packed by then).
   void drop(std::span<const std::byte> part) const;
 

@@ -171,6 +171,8 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
+void MappedFile::read_ahead(std::span<const std::byte>) const {}
+
 void MappedFile::drop(std::span<const std::byte>) const {}
 
 }  // namespace llorch::os

@@ -280,6 +280,13 @@ const StoredTensor* Checkpoint::find(std::string_view name) const {
   return found == tensors_.end() ? nullptr : &found->second;
 }
 
+void Checkpoint::read_ahead(const StoredTensor& tensor) const {
+  const auto file = files_.find(tensor.file);
+  if (file != files_.end()) {
+    file->second.read_ahead(tensor.bytes);
+  }
+}
+
 void Checkpoint::drop(const StoredTensor& tensor) const {
   const auto file = files_.find(tensor.file);
   if (file != files_.end()) {

@@ -48,6 +48,8 @@ class Checkpoint {
   // Null if there is none of that name. Valid as long as this Checkpoint lives.
   const StoredTensor* find(std::string_view name) const;
   const Tensors& tensors() const { return tensors_; }
+  // The tensor's bytes will be read soon.
+  void read_ahead(const StoredTensor& tensor) const;
   // The packed tensor's pages need not stay in memory.
   void drop(const StoredTensor& tensor) const;
 

@@ -47,6 +47,7 @@ TEST(Checkpoint, KeepsItsBytesWhenMoved) {
   auto opened = std::make_unique<Checkpoint>(Checkpoint::open(folder.path()));
   const Checkpoint c = std::move(*opened);
   opened.reset();
+  c.read_ahead(*c.find("w"));
   c.drop(*c.find("w"));
   const auto bytes = c.find("w")->bytes;
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()), "abcd");

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <future>
 #include <optional>
 #include <string>
 #include <thread>
@@ -30,6 +31,13 @@ struct Planned {
   float add = 0;  // to every element
   Role role = Role::kSmall;
 };
+
+template <class Body>
+void for_tensors(const Planned& planned, const Body& body) {
+  for (const auto* list : {&planned.parts, &planned.biases}) {
+    for (const StoredTensor& tensor : *list) body(tensor);
+  }
+}
 
 // A linear layer's rows: `name`.weight and, where config says so, `name`.bias.
 struct Linear {
@@ -367,6 +375,70 @@ Checked check(const StoredTensor& tensor, const Planned& planned, const WeightTy
   return checked;
 }
 
+// What is packed next, read and checked.
+struct Loaded {
+  std::vector<Checked> checked;  // keeps values that are not as stored until they are packed
+  std::vector<RawTensor> parts, biases;
+};
+
+// Reads the weights of a plan in its order, in a thread of its own one weight ahead of who packs
+// them; what the file has of those behind it is on its way by then.
+class Reader {
+ public:
+  Reader(const Checkpoint& checkpoint, const std::vector<Planned>& weights,
+         const WeightTypes& types)
+      : checkpoint_(checkpoint), weights_(weights), types_(types) {
+    begin();
+  }
+
+  // Throws what is wrong with it.
+  Loaded next() {
+    Loaded loaded = loading_.get();
+    begin();
+    return loaded;
+  }
+
+ private:
+  void begin() {
+    if (at_ < weights_.size()) {
+      loading_ = std::async(std::launch::async, [this, at = at_++] { return load(weights_[at]); });
+    }
+  }
+
+  Loaded load(const Planned& planned) {
+    read_ahead();
+    Loaded loaded;
+    for (const StoredTensor& tensor : planned.parts) {
+      loaded.checked.push_back(check(tensor, planned, types_));
+      loaded.parts.push_back(loaded.checked.back().raw);
+    }
+    for (const StoredTensor& tensor : planned.biases) {
+      loaded.checked.push_back(check_values(tensor, DType::kF32, 0));
+      loaded.biases.push_back(loaded.checked.back().raw);
+    }
+    for_tensors(planned, [&](const StoredTensor& tensor) { ahead_bytes_ -= tensor.bytes.size(); });
+    return loaded;
+  }
+
+  void read_ahead() {
+    constexpr uint64_t kBytes = 64 << 20;
+    for (; asked_ < weights_.size() && ahead_bytes_ < kBytes; ++asked_) {
+      for_tensors(weights_[asked_], [&](const StoredTensor& tensor) {
+        checkpoint_.read_ahead(tensor);
+        ahead_bytes_ += tensor.bytes.size();
+      });
+    }
+  }
+
+  const Checkpoint& checkpoint_;
+  const std::vector<Planned>& weights_;
+  const WeightTypes& types_;
+  size_t at_ = 0;                // of the next to begin with
+  size_t asked_ = 0;             // of the first that the kernel has not been asked to read
+  uint64_t ahead_bytes_ = 0;     // of those that it has, and which are not loaded
+  std::future<Loaded> loading_;  // last, so that it ends first
+};
+
 }  // namespace
 
 DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config) {
@@ -394,27 +466,18 @@ Weights load_weights(const Checkpoint& checkpoint, const ModelConfig& config, Ba
     }
   };
   tell();
+  Reader reader(checkpoint, plan.weights, types);
   for (const Planned& planned : plan.weights) {
-    std::vector<Checked> checked;  // keeps values that are not as stored until they are packed
-    std::vector<RawTensor> parts, biases;
-    for (const StoredTensor& tensor : planned.parts) {
-      checked.push_back(check(tensor, planned, types));
-      const RawTensor& raw = checked.back().raw;
+    const Loaded loaded = reader.next();
+    for (const RawTensor& raw : loaded.parts) {
       const DType kept = is_quantised(raw.type) ? raw.type : types.plain;
       bytes_as.at(static_cast<size_t>(kept)) += raw.bytes.size();
-      parts.push_back(raw);
     }
-    for (const StoredTensor& tensor : planned.biases) {
-      checked.push_back(check_values(tensor, DType::kF32, 0));
-      biases.push_back(checked.back().raw);
-    }
-    *planned.target = backend.pack(parts, types.plain, biases);
-    for (const auto* list : {&planned.parts, &planned.biases}) {
-      for (const StoredTensor& tensor : *list) {
-        checkpoint.drop(tensor);
-        done_bytes += tensor.bytes.size();
-      }
-    }
+    *planned.target = backend.pack(loaded.parts, types.plain, loaded.biases);
+    for_tensors(planned, [&](const StoredTensor& tensor) {
+      checkpoint.drop(tensor);
+      done_bytes += tensor.bytes.size();
+    });
     tell();
   }
   const auto most = std::max_element(bytes_as.begin(), bytes_as.end());
