@@ -280,18 +280,17 @@ const StoredTensor* Checkpoint::find(std::string_view name) const {
   return found == tensors_.end() ? nullptr : &found->second;
 }
 
+const os::MappedFile* Checkpoint::file_of(const StoredTensor& tensor) const {
+  const auto found = files_.find(tensor.file);
+  return found == files_.end() ? nullptr : &found->second;
+}
+
 void Checkpoint::read_ahead(const StoredTensor& tensor) const {
-  const auto file = files_.find(tensor.file);
-  if (file != files_.end()) {
-    file->second.read_ahead(tensor.bytes);
-  }
+  if (const os::MappedFile* file = file_of(tensor)) file->read_ahead(tensor.bytes);
 }
 
 void Checkpoint::drop(const StoredTensor& tensor) const {
-  const auto file = files_.find(tensor.file);
-  if (file != files_.end()) {
-    file->second.drop(tensor.bytes);
-  }
+  if (const os::MappedFile* file = file_of(tensor)) file->drop(tensor.bytes);
 }
 
 }  // namespace llorch

@@ -59,6 +59,7 @@ class Checkpoint {
   void read_tokenizer();
   void open_gguf(const std::string& path);
   const os::MappedFile& map_file(const std::string& path);
+  const os::MappedFile* file_of(const StoredTensor& tensor) const;  // null: none that is mapped
   void add_tensor(StoredTensor tensor);
   void add_file(const std::string& path);
   void add_indexed_files(const std::string& index);

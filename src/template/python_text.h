@@ -63,7 +63,7 @@ size_t find_last(std::string_view text, std::string_view what);
 std::string replace(std::string_view text, std::string_view from, std::string_view to,
                     int64_t limit);
 
-std::string repr(std::string_view text);          // repr()
+std::string repr(std::string_view text);          // of a str
 std::string html_escaped(std::string_view text);  // markupsafe.escape
 
 }  // namespace llorch::tmpl
