@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/memory_reserve.h"
 #include "engine/batch.h"
+#include "engine/energy.h"
 #include "engine/forecast.h"
 #include "engine/intake.h"
 #include "engine/kv_blocks.h"
@@ -152,6 +153,8 @@ struct Engine::Impl {
         scheduler(
             {options.max_batch, options.step_tokens, model.recompute_above(), draft_rows(options)},
             blocks, cost),
+        energy([&b] { return b.energy_j(); },
+               static_cast<size_t>(options.max_batch) + static_cast<size_t>(options.max_queue)),
         metrics(std::in_place, options.context),
         forecast(options.max_batch,
                  int64_t{*std::max_element(block_counts.begin(), block_counts.end())} *
@@ -202,6 +205,7 @@ struct Engine::Impl {
   };
   std::vector<Result> results;  // who gets tokens of this step
   std::vector<int32_t> right;   // of each slice's drafts
+  EnergyAccount energy;
 
   // Shared with all threads.
   std::optional<EngineMetrics> metrics;  // made anew after the warm-up
@@ -231,6 +235,7 @@ bool Engine::Impl::step() {
 }
 
 void Engine::Impl::compute(std::span<const Slice> slices) {
+  energy.step_begins();
   publish();
   start_new(slices);
   const TimePoint began = options.now();
@@ -241,6 +246,8 @@ void Engine::Impl::compute(std::span<const Slice> slices) {
     finish(youngest_of(slices), out_of_memory());
     return;
   }
+  for (const Slice& slice : slices) energy.add(slice.sequence->energy, slice.rows());
+  energy.step_ended();
   check_drafts(slices, *sampled);
   scheduler.computed(right);
   metrics->steps.add();
@@ -367,6 +374,9 @@ void Engine::Impl::finish(Sequence* sequence, Event terminal) {
                                [&](const auto& owned) { return owned.get() == sequence; });
   const std::unique_ptr<Sequence> owned = std::move(*at);
   open.erase(at);
+  const std::optional<double> joules = energy.end(owned->energy);
+  if (auto* end = std::get_if<EndEvent>(&terminal)) end->energy_j = joules;
+  if (open.empty()) energy.idle();
   Stream& stream = owned->output->stream();
   intake.release(owned->request.job_id, stream, terminal, options.now());
   metrics->finished(owned->times, outcome_of(terminal), owned->prompt_tokens,
@@ -462,6 +472,7 @@ void Engine::run() {
 }
 
 void Engine::warm_up() {
+  impl_->backend.record(impl_->forward);
   // A short and a longer prompt: from the two the step's cost can tell what a row takes.
   for (const int prompt_tokens : {16, 64}) {
     Request request;
@@ -570,6 +581,7 @@ EngineSnapshot Engine::snapshot() const {
 }
 
 const EngineMetrics& Engine::metrics() const { return *impl_->metrics; }
+std::optional<double> Engine::energy_j() const { return impl_->backend.energy_j(); }
 int32_t Engine::block_tokens() const { return impl_->options.block_tokens; }
 int32_t Engine::group_blocks() const { return *std::ranges::max_element(impl_->block_counts); }
 uint64_t Engine::kv_bytes() const { return kv_pool_bytes(impl_->kv_spec, impl_->block_counts); }

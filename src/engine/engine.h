@@ -68,7 +68,9 @@ class Engine {
          const EngineOptions& options);
   ~Engine();
 
-  // [engine thread] Runs two prompts and a few tokens, then forgets them but for what they cost.
+  // [engine thread] Lets the device record the steps it will replay, so that the backend takes no
+  // other Forward from now on; runs two prompts and a few tokens, then forgets them but for what
+  // they cost.
   // Before the first submit. Throws what a step throws.
   void warm_up();
   // [engine thread] Serves until stop(); what is left then ends with CANCELLED. Throws what a step
@@ -106,6 +108,8 @@ class Engine {
   uint64_t kv_bytes() const;             // of the whole pool
   int context() const;                   // tokens
   int32_t vocab() const;                 // ids of a prompt are below it
+  // What the device's meter shows, if it has one: idle times too. Any thread.
+  std::optional<double> energy_j() const;
 
   // New requests are refused from now on. Any thread.
   void start_drain();

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <new>
 #include <utility>
 
@@ -14,7 +15,12 @@ namespace {
 
 class EngineMemory : public ::testing::Test {
  protected:
-  static void SetUpTestSuite() { set_memory_aside(256 * 1024); }
+  static void SetUpTestSuite() {
+    set_memory_aside(256 * 1024);
+    // A meter that moves every third step, so that its account has something to keep.
+    setenv("LLORCH_FAKE_STEP_JOULES", "10", 1);
+    setenv("LLORCH_FAKE_METER_JOULES", "30", 1);
+  }
   void SetUp() override { ASSERT_TRUE(refill_memory_reserve()); }
 };
 

@@ -64,6 +64,7 @@ struct EndEvent {
   std::optional<std::string> stop_sequence;
   int32_t tokens_out = 0;
   std::chrono::milliseconds decode_time{0};  // from the first token's result to the last's
+  std::optional<double> energy_j = {};       // none: the device has no meter
 };
 struct FailedEvent {
   const char* code = "";  // CANCELLED, TIMEOUT, VRAM_OOM, INFERENCE_FAILED

@@ -11,6 +11,7 @@
 #include "base/sip_hash.h"
 #include "engine/block_manager.h"
 #include "engine/draft.h"
+#include "engine/energy.h"
 #include "engine/metrics.h"
 #include "engine/output.h"
 #include "engine/request.h"
@@ -32,6 +33,7 @@ struct Sequence {
   bool started = false;        // has been part of a step
   std::optional<Drafter> drafter;  // none: it is not to have drafts
   RequestTimes times;
+  EnergyShare energy;
   std::optional<std::chrono::steady_clock::time_point> deadline;  // of request and timeout
   std::optional<Output> output;  // none in tests of what does not emit
 

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -195,9 +196,9 @@ struct BackendOptions {
 };
 
 // Owns device, threads, scratch and kv blocks. Made, used and destroyed by one thread, but for
-// device() and held_bytes(), which any thread may call.
+// device(), weight_bytes() and energy_j(), which any thread may call.
 // Start-up order: pack all -> create_kv with one block a group -> prepare(f, largest) ->
-// create_kv with all of them.
+// create_kv with all of them -> record(f).
 class Backend {
  public:
   explicit Backend(const BackendOptions& options);  // throws Error{kDevice}
@@ -221,8 +222,13 @@ class Backend {
   // Throws Error{kDevice} when the device is lost, Error{kInternal} on a wrong shape.
   void submit(const Forward& f, const Batch& batch, std::span<const Sampling> sampling);
   std::vector<Sampled> collect();
+  // From now on steps of f with few rows may be replayed without calling f, where a device gains by
+  // it; until the next prepare() or create_kv(), submit() is then given no other f for such steps.
+  void record(const Forward& f);
   // Memory really held for weights, in bytes.
   uint64_t weight_bytes() const;
+  // Joules that the device has drawn since it was opened; none where there is no meter. Any thread.
+  std::optional<double> energy_j() const;
 
  private:
   struct Impl;
@@ -231,8 +237,13 @@ class Backend {
 
 // What this binary is: set by the one backend it links.
 struct BackendInfo {
-  const char* name;         // "cpu"
-  const char* device_flag;  // "cuda-device", or null where there is nothing to choose
+  const char* name;                   // "cpu"
+  const char* device_flag = nullptr;  // "cuda-device", or null where there is nothing to choose
+  // What products round activations to beside weights in bf16, in f16 and in blocks (not
+  // beside_16bit: the two differ): f32 (nothing is rounded), bf16, f16, or q8_0
+  // (ref::rounded_to_int8).
+  DType beside_bf16 = DType::kF32, beside_f16 = DType::kF32, beside_quantised = DType::kF32;
+  bool computes = true;  // else results are made up, and there is nothing to verify
 };
 extern const BackendInfo kBackendInfo;
 

@@ -23,4 +23,6 @@ class EventWriter {
 
 const char* name(StopReason reason);  // "MAX_TOKENS"
 
+inline constexpr int kEnergyDigits = 4;  // significant ones
+
 }  // namespace llorch

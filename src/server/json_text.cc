@@ -115,6 +115,16 @@ std::string json_number(float value) {
   return {text.data(), end};
 }
 
+std::string json_number(double value, int digits) {
+  std::array<char, 32> text;
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), value,
+                                 std::chars_format::general, digits)
+                       .ptr;
+  float rounded = 0;
+  std::from_chars(text.data(), end, rounded);
+  return json_number(rounded);
+}
+
 std::string plain_number(float value) {
   if (std::isnan(value)) return "NaN";
   if (std::isinf(value)) return value < 0 ? "-inf" : "inf";

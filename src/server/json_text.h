@@ -14,6 +14,8 @@ std::string_view beginning(std::string_view text, size_t most);
 // The shortest digits that give this f32 back. JSON has no infinities and no NaN: the nearest
 // finite value, and 0 for NaN.
 std::string json_number(float value);
+// The same of a value rounded to so many significant digits, at most 6.
+std::string json_number(double value, int digits);
 // The same digits for a message: never an exponent, no trailing zero; "3", "2.1", "-0.1", "inf".
 std::string plain_number(float value);
 

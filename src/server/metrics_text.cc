@@ -138,6 +138,12 @@ void write_own(MetricsWriter& text, const Engine& engine, const EngineSnapshot& 
   text.gauge("worker_uptime_seconds", "Seconds since the worker began to listen.", "",
              server.uptime_s);
   text.counter("worker_steps_total", "Steps of the engine.", "", m.steps.value());
+  if (const std::optional<double> joules = engine.energy_j()) {
+    text.family(
+        "worker_energy_joules_total", "counter",
+        "Joules that the device has drawn since the worker opened it, idle times included.");
+    text.sample("", *joules);
+  }
   text.family("worker_kv_blocks", "gauge", "Blocks of the kv cache, of all groups together.");
   text.sample(R"(state="used")", static_cast<double>(now.blocks_used));
   text.sample(R"(state="free")", static_cast<double>(now.blocks_total - now.blocks_used));

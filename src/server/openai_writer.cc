@@ -121,12 +121,15 @@ class Writer : public EventWriter {
     if (facts_.chat) out += ",\"service_tier\":\"default\"";
     return out + ",\"system_fingerprint\":" + json_string(facts_.fingerprint) + ",\"choices\":[";
   }
-  std::string usage(int32_t completion_tokens) const {
-    return "{\"prompt_tokens\":" + std::to_string(started_.prompt_tokens) +
-           ",\"completion_tokens\":" + std::to_string(completion_tokens) +
-           ",\"total_tokens\":" + std::to_string(started_.prompt_tokens + completion_tokens) +
-           ",\"prompt_tokens_details\":{\"cached_tokens\":" +
-           std::to_string(started_.cached_tokens) + "}}";
+  std::string usage(const EndEvent& end) const {
+    std::string out =
+        "{\"prompt_tokens\":" + std::to_string(started_.prompt_tokens) +
+        ",\"completion_tokens\":" + std::to_string(end.tokens_out) +
+        ",\"total_tokens\":" + std::to_string(started_.prompt_tokens + end.tokens_out) +
+        ",\"prompt_tokens_details\":{\"cached_tokens\":" + std::to_string(started_.cached_tokens) +
+        "}";
+    if (end.energy_j) out += ",\"energy_j\":" + json_number(*end.energy_j, kEnergyDigits);
+    return out + "}";
   }
 
   const CompletionFacts facts_;
@@ -175,7 +178,7 @@ class ChunkWriter : public Writer {
   }
   std::string last(const EndEvent& end) const {
     std::string out = chunk(facts_.chat ? "{}" : "\"\"", "", finish_reason(end.reason));
-    if (facts_.include_usage) out += head_ + "],\"usage\":" + usage(end.tokens_out) + "}\n\n";
+    if (facts_.include_usage) out += head_ + "],\"usage\":" + usage(end) + "}\n\n";
     return out + "data: [DONE]\n\n";
   }
 
@@ -215,7 +218,7 @@ class WholeWriter : public Writer {
     }
     out += ",\"logprobs\":" + (facts_.logprobs ? logprobs_.take() : "null");
     return out + ",\"finish_reason\":\"" + finish_reason(end.reason) +
-           "\"}],\"usage\":" + usage(end.tokens_out) + "}";
+           "\"}],\"usage\":" + usage(end) + "}";
   }
 
   std::string text_;

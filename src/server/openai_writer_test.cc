@@ -92,6 +92,18 @@ TEST(WholeWriter, WritesAChat) {
               "refusal":null,"annotations":[]},"logprobs":null,"finish_reason":"stop"}]})"));
 }
 
+TEST(OpenAiWriters, AddTheEnergyToTheUsageIfThereIsAMeter) {
+  std::vector<Event> all = events();
+  std::get<EndEvent>(all.back()).energy_j = 1234.5678;
+  json usage = kUsage;
+  usage["energy_j"] = 1235;
+  CompletionFacts f = facts(false);
+  f.include_usage = true;
+  EXPECT_EQ(json::parse(written(*whole_writer(f), all))["usage"], usage);
+  const std::vector<json> got = chunks(written(*chunk_writer(f), all));
+  EXPECT_EQ(got.at(got.size() - 2).at("usage"), usage);
+}
+
 // "There may be up to logprobs+1 elements": the chosen token is always there. Offsets count
 // characters of the text; a token that ends a character stands where the character does.
 TEST(WholeWriter, WritesTheLogprobsOfACompletion) {

@@ -45,6 +45,7 @@ std::string SseWriter::json(const EndEvent& e) const {
                     ",\"decode_time_ms\":" + std::to_string(e.decode_time.count()) +
                     ",\"stop_reason\":\"" + name(e.reason) + "\"";
   if (e.stop_sequence) out += ",\"stop_sequence_matched\":" + json_string(*e.stop_sequence);
+  if (e.energy_j) out += ",\"energy_j\":" + json_number(*e.energy_j, kEnergyDigits);
   return out + "}";
 }
 

@@ -57,6 +57,16 @@ TEST(SseWriter, WritesEndWithTheStopSequenceOnlyWhenOneMatched) {
             "\"stop_reason\":\"STOP_SEQUENCE\",\"stop_sequence_matched\":\"\\n\\n\"}\n\n");
 }
 
+TEST(SseWriter, WritesTheEnergyIfThereIsAMeter) {
+  EXPECT_EQ(writer().write(EndEvent{StopReason::kStopSequence, "a", 5, milliseconds(40), 12.34567}),
+            "data: {\"type\":\"end\",\"tokens_out\":5,\"decode_time_ms\":40,"
+            "\"stop_reason\":\"STOP_SEQUENCE\",\"stop_sequence_matched\":\"a\","
+            "\"energy_j\":12.35}\n\n");
+  EXPECT_EQ(writer().write(EndEvent{StopReason::kEos, {}, 0, milliseconds(0), 0.0}),
+            "data: {\"type\":\"end\",\"tokens_out\":0,\"decode_time_ms\":0,"
+            "\"stop_reason\":\"EOS\",\"energy_j\":0}\n\n");
+}
+
 TEST(SseWriter, WritesErrors) {
   EXPECT_EQ(writer().write(FailedEvent{"CANCELLED", "by /cancel", false}),
             "data: {\"type\":\"error\",\"code\":\"CANCELLED\",\"message\":\"by /cancel\","
@@ -93,6 +103,9 @@ TEST(JsonText, WritesTheShortestFloat) {
   EXPECT_EQ(json_number(1e30F), "1e+30");
   EXPECT_EQ(json_number(-std::numeric_limits<float>::infinity()), "-3.4028235e+38");
   EXPECT_EQ(json_number(std::numeric_limits<float>::quiet_NaN()), "0");
+  EXPECT_EQ(json_number(0.000123456, 4), "0.0001235");
+  EXPECT_EQ(json_number(70, 4), "70");
+  EXPECT_EQ(json_number(123456.7, 4), "123500");
   EXPECT_EQ(plain_number(0.0F), "0");
   EXPECT_EQ(plain_number(123.25F), "123.25");
   EXPECT_EQ(plain_number(16777216.0F), "16777216");

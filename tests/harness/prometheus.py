@@ -1,7 +1,7 @@
 """Reads Prometheus' text format 0.0.4 as strictly as its specification allows, and more so:
 
-every family has HELP, TYPE and samples, in this order and in one piece; counters and buckets are
-whole numbers; histograms are complete and add up.
+every family has HELP, TYPE and samples, in this order and in one piece; buckets and counters, but
+for those of joules, are whole numbers; histograms are complete and add up.
 """
 
 import math
@@ -83,7 +83,8 @@ def _add_sample(family, line):
     assert len(dict(pairs)) == len(pairs) and key not in family.samples, "twice"
     number = float(value)
     if family.type == "counter" or name.endswith(("_bucket", "_count")):
-        assert number >= 0 and re.fullmatch("[0-9]+", value)
+        whole = not name.endswith("_joules_total")
+        assert number >= 0 and (re.fullmatch("[0-9]+", value) or not whole)
     assert math.isfinite(number)
     family.samples[key] = number
 

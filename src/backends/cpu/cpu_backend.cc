@@ -99,6 +99,8 @@ Weight Backend::pack(std::span<const RawTensor> parts, DType type,
 
 uint64_t Backend::weight_bytes() const { return *impl_->weight_bytes; }
 
+std::optional<double> Backend::energy_j() const { return std::nullopt; }
+
 uint64_t Backend::block_bytes(const KvSpec& spec, size_t group) {
   return uint64_t(spec.groups.at(group).layers) * 2 * cpu::KvPool::half_bytes(spec);
 }
@@ -234,8 +236,11 @@ void Backend::submit(const Forward& f, const Batch& batch, std::span<const Sampl
   impl_->sample_rows(logits, sampling);
 }
 
+void Backend::record(const Forward&) {}  // calling it costs little
+
 std::vector<Sampled> Backend::collect() { return std::exchange(impl_->results, {}); }
 
-const BackendInfo kBackendInfo = {"cpu", nullptr};
+const BackendInfo kBackendInfo = {
+    .name = "cpu", .device_flag = nullptr, .beside_quantised = DType::kQ8_0};
 
 }  // namespace llorch

@@ -10,10 +10,14 @@
 //   LLORCH_FAKE_OOM_AT_STEP=n    submit() of step n throws std::bad_alloc
 //   LLORCH_FAKE_HANG_AT_STEP=n   collect() of step n never returns
 //   LLORCH_FAKE_FREE_BYTES=n     memory that is free for kv blocks
+//   LLORCH_FAKE_STEP_JOULES=n    there is a meter, and every step draws n joules
+//   LLORCH_FAKE_WATTS=n          there is a meter, and n watts are drawn all the time beside that
+//   LLORCH_FAKE_METER_JOULES=n   the meter moves by n joules, or a multiple of it, at a time
 #include <algorithm>
 #include <atomic>
 #include <charconv>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -76,6 +80,9 @@ struct Knobs {
   uint64_t oom_at_step = number_from_environment("LLORCH_FAKE_OOM_AT_STEP", 0);
   uint64_t hang_at_step = number_from_environment("LLORCH_FAKE_HANG_AT_STEP", 0);
   uint64_t free_bytes = number_from_environment("LLORCH_FAKE_FREE_BYTES", 0);
+  uint64_t step_joules = number_from_environment("LLORCH_FAKE_STEP_JOULES", 0);
+  uint64_t watts = number_from_environment("LLORCH_FAKE_WATTS", 0);
+  uint64_t meter_joules = number_from_environment("LLORCH_FAKE_METER_JOULES", 0);
   File gate = open_gate();
 };
 
@@ -290,6 +297,8 @@ struct Backend::Impl {
   shapes::KvLimits kv;
   std::atomic<uint64_t> weight_bytes{0}, kv_bytes{0};
   uint64_t step_number = 0;
+  const std::chrono::steady_clock::time_point opened = std::chrono::steady_clock::now();
+  std::atomic<uint64_t> joules_of_steps{0};
   std::vector<Sampled> results;
   SamplingScratch scratch;
   std::vector<float> row;
@@ -297,6 +306,16 @@ struct Backend::Impl {
   uint64_t free_bytes() const {
     if (knobs.free_bytes == 0) return os::free_memory_bytes();
     return knobs.free_bytes - std::min(knobs.free_bytes, kv_bytes.load());
+  }
+
+  std::optional<double> energy_j() const {
+    if (knobs.step_joules == 0 && knobs.watts == 0) return std::nullopt;
+    const std::chrono::duration<double> age = std::chrono::steady_clock::now() - opened;
+    const double drawn = static_cast<double>(joules_of_steps.load()) +
+                         static_cast<double>(knobs.watts) * age.count();
+    if (knobs.meter_joules == 0) return drawn;
+    const auto by = static_cast<double>(knobs.meter_joules);
+    return std::floor(drawn / by) * by;
   }
 
   Shape run(const Forward& f, Ops::Step* step) {
@@ -430,11 +449,16 @@ void Backend::submit(const Forward& f, const Batch& batch, std::span<const Sampl
 
 std::vector<Sampled> Backend::collect() {
   impl_->wait_as_told();
+  impl_->joules_of_steps += impl_->knobs.step_joules;
   return std::exchange(impl_->results, {});
 }
 
+void Backend::record(const Forward&) {}
+
 uint64_t Backend::weight_bytes() const { return impl_->weight_bytes; }
 
-const BackendInfo kBackendInfo = {"fake", nullptr};
+std::optional<double> Backend::energy_j() const { return impl_->energy_j(); }
+
+const BackendInfo kBackendInfo = {.name = "fake", .device_flag = nullptr, .computes = false};
 
 }  // namespace llorch

@@ -239,5 +239,37 @@ TEST_F(Fake, RefusesMoreBlocksThanMemoryIsFree) {
   EXPECT_EQ(small.device().free_bytes, 1000u - 15 * Backend::block_bytes(kKv, 0));
 }
 
+TEST_F(Fake, HasAMeterIfTheEnvironmentSaysSo) {
+  EXPECT_EQ(backend.energy_j(), std::nullopt);
+  setenv("LLORCH_FAKE_STEP_JOULES", "5", 1);
+  Backend fine{BackendOptions{}};
+  setenv("LLORCH_FAKE_METER_JOULES", "12", 1);
+  Backend coarse{BackendOptions{}};
+  unsetenv("LLORCH_FAKE_STEP_JOULES");
+  unsetenv("LLORCH_FAKE_METER_JOULES");
+  const auto readings = [](Backend& metered) {
+    const Net own(metered);
+    metered.create_kv(kKv, kBlocks);
+    std::vector<double> all = {metered.energy_j().value()};
+    for (int32_t i = 0; i < 5; ++i) {
+      step(metered, own, {{i}, i, {0, 1, 2}});
+      all.push_back(metered.energy_j().value());
+    }
+    return all;
+  };
+  EXPECT_EQ(readings(fine), (std::vector<double>{0, 5, 10, 15, 20, 25}));
+  EXPECT_EQ(readings(coarse), (std::vector<double>{0, 0, 0, 12, 12, 24}));
+}
+
+TEST_F(Fake, DrawsWattsAllTheTime) {
+  setenv("LLORCH_FAKE_WATTS", "1000000", 1);
+  const Backend metered{BackendOptions{}};
+  unsetenv("LLORCH_FAKE_WATTS");
+  const double first = metered.energy_j().value();
+  double second = first;
+  while (second == first) second = metered.energy_j().value();
+  EXPECT_GT(second, first);
+}
+
 }  // namespace
 }  // namespace llorch
