@@ -24,6 +24,7 @@
 #include "load_tokenizer.h"
 #include "model/model.h"
 #include "model/open_model.h"
+#include "model/parity.h"
 #include "ops/backend.h"
 #include "ops/dtype.h"
 #include "pool/ready_callback.h"
@@ -153,6 +154,7 @@ class Worker {
          {"free_bytes", device.free_bytes},
          {"verified", true}});
     load();
+    verify();
     const auto start = Clock::now();
     stall_guard_.emplace(*engine_);
     engine_->warm_up();
@@ -194,6 +196,24 @@ class Worker {
          {"kv_dtype", name(kv_type())},
          {"weight_bytes", backend_->weight_bytes()},
          {"kv_bytes", engine_->kv_bytes()},
+         {"ms", ms_since(start)}});
+  }
+
+  // The parity gate.
+  void verify() {
+    if (config_.verify_against_cpu == 0) return;
+    const auto start = Clock::now();
+    const ParityReport report = check_parity(*backend_, *model_, *checkpoint_,
+                                             {.layers = config_.verify_against_cpu,
+                                              .kv_type = kv_type(),
+                                              .block_tokens = engine_->block_tokens(),
+                                              .logit_rows = config_.max_batch});
+    log(Level::kInfo, "parity_checked",
+        {{"layers", report.layers},
+         {"checks", report.checks},
+         {"worst", report.worst},
+         {"worst_at", report.worst_at},
+         {"step", report.step},
          {"ms", ms_since(start)}});
   }
 
@@ -385,7 +405,7 @@ int run(const Config& config) {
 int main_or_throw(int argc, char** argv) {
   start_logging(new_uuid(), true, Level::kInfo);
   const Program program{"llorch-" + std::string(kBackendInfo.name) + "-candled", LLORCH_VERSION,
-                        kBackendInfo.device_flag};
+                        kBackendInfo.device_flag, kBackendInfo.f8, kBackendInfo.computes};
   const CommandLine command = parse_command_line(argc, argv, program);
   if (!command.text.empty()) {
     std::fputs(command.text.c_str(), stdout);

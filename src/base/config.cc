@@ -69,6 +69,8 @@ std::string not_empty(const std::string& flag, const std::string& text) {
   return text;
 }
 
+constexpr const char* kF8 = "f8_e4m3";
+
 struct Flag {
   std::string name, help;
   std::function<void(const std::string& text)> set;
@@ -104,14 +106,16 @@ std::vector<Flag> worker_flags(Config& c, const char* device_flag) {
         c.dtype = one_of(n, t, {"auto", "f32", "bf16", "f16"});
       });
   add("quantize",
-      "none, q8_0, q6_k, q5_k, q4_k, q4_0, iq4_nl: what weights become that are not quantised "
-      "(default: none)",
+      "none, q8_0, q6_k, q5_k, q4_k, q4_0, iq4_nl, f8_e4m3 (the cuda worker's): what weights "
+      "become that are not quantised (default: none)",
       [&](S n, S t) {
-        c.quantize = one_of(n, t, {"none", "q8_0", "q6_k", "q5_k", "q4_k", "q4_0", "iq4_nl"});
+        c.quantize = one_of(n, t, {"none", "q8_0", "q6_k", "q5_k", "q4_k", "q4_0", "iq4_nl", kF8});
       });
-  add("kv-dtype", "auto, f32, bf16, f16, q8_0 (default: f32 where --dtype is, else bf16)",
+  add("kv-dtype",
+      "auto, f32, bf16, f16, q8_0, f8_e4m3 (the cuda worker's) (default: f32 where --dtype is, "
+      "else bf16)",
       [&](S n, S t) {
-        c.kv_dtype = one_of(n, t, {"auto", "f32", "bf16", "f16", "q8_0"});
+        c.kv_dtype = one_of(n, t, {"auto", "f32", "bf16", "f16", "q8_0", kF8});
       });
   add("context-length", "tokens, prompt and output together (default: the model's, at most 8192)",
       [&](S n, S t) { c.context_length = number<int>(n, t, 1, 1 << 24); });
@@ -133,6 +137,10 @@ std::vector<Flag> worker_flags(Config& c, const char* device_flag) {
       [&](S n, S t) {
         c.speculate = one_of(n, t, {"auto", "off"}) == "auto";
       });
+  add("verify-against-cpu",
+      "first layers whose results are compared with the CPU's at start; 0 = off (default: 2 with a "
+      "device, else 0)",
+      [&](S n, S t) { c.verify_against_cpu = number<int>(n, t, 0, 4096); });
   add("request-timeout", "seconds until a request ends with TIMEOUT; 0 = never (default: 0)",
       [&](S n, S t) { c.request_timeout = seconds(n, t, 0); });
   add("shutdown-timeout", "seconds that running requests get to finish (default: 30)",
@@ -226,6 +234,7 @@ bool is_uuid(std::string_view text) {
 
 CommandLine parse_command_line(int argc, const char* const* argv, const Program& program) {
   CommandLine result;
+  if (program.device_flag != nullptr) result.config.verify_against_cpu = 2;
   const std::vector<Flag> flags = worker_flags(result.config, program.device_flag);
 
   CLI::App app{"Serves one language model over HTTP until told to stop.", program.name};
@@ -261,6 +270,13 @@ CommandLine parse_command_line(int argc, const char* const* argv, const Program&
   }
   Config& config = result.config;
   if (config.model.empty()) refuse("--model is required");
+  if (!program.f8) {
+    if (config.quantize == kF8) refuse("--quantize: f8_e4m3 is for the cuda worker");
+    if (config.kv_dtype == kF8) refuse("--kv-dtype: f8_e4m3 is for the cuda worker");
+  }
+  if (config.verify_against_cpu > 0 && !program.computes) {
+    refuse("--verify-against-cpu: this worker's results are made up");
+  }
   if (config.worker_id.empty()) config.worker_id = new_uuid();
   if (config.model_name.empty()) config.model_name = default_model_name(config.model);
   return result;

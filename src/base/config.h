@@ -21,14 +21,15 @@ struct Config {
   std::string advertise_host = "localhost";
   std::string model_name;
   std::string dtype = "auto";     // auto, f32, bf16, f16
-  std::string quantize = "none";  // none, q8_0, q6_k, q5_k, q4_k, q4_0, iq4_nl
-  std::string kv_dtype = "auto";  // auto, f32, bf16, f16, q8_0
+  std::string quantize = "none";  // none, q8_0, q6_k, q5_k, q4_k, q4_0, iq4_nl, f8_e4m3
+  std::string kv_dtype = "auto";  // auto, f32, bf16, f16, q8_0, f8_e4m3
   std::optional<int> context_length;
   int max_batch = 32;
   int max_queue = 256;
   std::optional<uint64_t> kv_memory_bytes;  // none: auto
   std::optional<int> threads;               // none: auto
   bool speculate = true;
+  int verify_against_cpu = 0;  // layers compared at start; Program says what it is unless given
   std::chrono::milliseconds request_timeout{0};
   std::chrono::milliseconds shutdown_timeout{30'000};
   std::chrono::milliseconds stall_timeout{60'000};
@@ -49,6 +50,8 @@ struct CommandLine {
 struct Program {
   std::string name, version;
   const char* device_flag = nullptr;
+  bool f8 = false;  // has f8_e4m3, which no other binary takes
+  bool computes = true;
 };
 
 // Reads argv, LLORCH_* and the --config file. Throws Error{kBadArgument} that names the flag; flags

@@ -74,6 +74,21 @@ TEST(Config, SpeculatesUnlessToldNotTo) {
   EXPECT_FALSE(parse({"--model", "m", "--speculate", "off"}).speculate);
 }
 
+TEST(Config, VerifiesTwoLayersOfADeviceUnlessToldOtherwise) {
+  EXPECT_EQ(parse({"--model", "m"}, "cuda-device").verify_against_cpu, 2);
+  EXPECT_EQ(parse({"--model", "m"}).verify_against_cpu, 0);
+  EXPECT_EQ(parse({"--model", "m", "--verify-against-cpu", "0"}, "cuda-device").verify_against_cpu,
+            0);
+  EXPECT_EQ(parse({"--model", "m", "--verify-against-cpu", "5"}).verify_against_cpu, 5);
+  EXPECT_NE(refusal({"--model", "m", "--verify-against-cpu", "all"}).find("--verify-against-cpu"),
+            std::string::npos);
+  const char* const one_layer[] = {"worker", "--model", "m", "--verify-against-cpu", "1"};
+  EXPECT_THROW(
+      parse_command_line(5, one_layer,
+                         {.name = "llorch-fake-candled", .version = "0", .computes = false}),
+      Error);
+}
+
 TEST(Config, ModelNameIsTheLastComponentWithoutAFileEnding) {
   EXPECT_EQ(parse({"--model", "/a/Qwen2-0.5B/"}).model_name, "Qwen2-0.5B");
   EXPECT_EQ(parse({"--model", "/a/b.safetensors"}).model_name, "b");
@@ -84,6 +99,20 @@ TEST(Config, ModelNameIsTheLastComponentWithoutAFileEnding) {
 TEST(Config, TakesEveryTypeOfTheKvCache) {
   for (const char* type : {"auto", "f32", "bf16", "f16", "q8_0"}) {
     EXPECT_EQ(parse({"--model", "m", "--kv-dtype", type}).kv_dtype, type);
+  }
+}
+
+TEST(Config, TakesF8WhereTheBackendHasIt) {
+  const auto parsed = [](const char* flag, bool f8) {
+    const char* const arguments[] = {"worker", "--model", "m", flag, "f8_e4m3"};
+    return parse_command_line(5, arguments, {"llorch-cuda-candled", "0", "cuda-device", f8}).config;
+  };
+  EXPECT_EQ(parsed("--quantize", true).quantize, "f8_e4m3");
+  EXPECT_EQ(parsed("--kv-dtype", true).kv_dtype, "f8_e4m3");
+  for (const char* flag : {"--quantize", "--kv-dtype"}) {
+    EXPECT_THROW(parsed(flag, false), Error) << flag;
+    EXPECT_EQ(refusal({"--model", "m", flag, "f8_e4m3"}),
+              std::string(flag) + ": f8_e4m3 is for the cuda worker");
   }
 }
 

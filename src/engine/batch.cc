@@ -35,7 +35,7 @@ const Batch& BatchBuilder::finish() {
   return batch_;
 }
 
-const Batch& BatchBuilder::build(std::span<const Slice> slices) {
+const Batch& BatchBuilder::build(std::span<const Slice> slices, size_t rows_before) {
   clear();
   size_t width = 0;
   for (const Slice& slice : slices) {
@@ -46,7 +46,9 @@ const Batch& BatchBuilder::build(std::span<const Slice> slices) {
   for (size_t group = 0; group < limits_.kv_groups; ++group) {
     for (const Slice& slice : slices) add_places(slice, group, width);
   }
-  return finish();
+  finish();
+  batch_.rows_before = static_cast<int32_t>(rows_before);
+  return batch_;
 }
 
 void BatchBuilder::add_places(const Slice& slice, size_t group, size_t width) {

@@ -27,8 +27,8 @@ class BatchBuilder {
   explicit BatchBuilder(const BatchLimits& limits);
 
   // Rows in the order of `slices`; the wanted ones are the last of each slice that wants a token,
-  // and its drafts'.
-  const Batch& build(std::span<const Slice> slices);
+  // and its drafts'. `rows_before` were wanted of the step in flight that pending tokens come from.
+  const Batch& build(std::span<const Slice> slices, size_t rows_before = 0);
   // The largest step that can come, without blocks and with all slots -1, for Backend::prepare().
   const Batch& largest();
   // [L] for the batch built last; `history` points into the sequences.

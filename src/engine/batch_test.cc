@@ -51,6 +51,19 @@ TEST(BatchBuilder, LaysDecodeRowsAndChunksBesideEachOther) {
   EXPECT_EQ(builder.sampling()[1].index, 0u);
 }
 
+// Its last token is what row 3 of the step in flight gives.
+TEST(BatchBuilder, NamesThePendingTokenByItsRow) {
+  const auto ahead = sequence({10, 11, 12, 13, 14}, {15, -1 - 3}, 6, {7, 2});
+  const Slice slices[] = {{ahead.get(), 1}};
+  BatchBuilder builder(kLimits);
+  const Batch& batch = builder.build(slices, 5);
+  EXPECT_EQ(ints(batch.tokens), Ints{-4});
+  EXPECT_EQ(batch.rows_before, 5);
+  EXPECT_EQ(ints(batch.positions), Ints{6});
+  EXPECT_EQ(builder.sampling()[0].index, 2u);
+  EXPECT_EQ(builder.build(slices).rows_before, 0);
+}
+
 TEST(BatchBuilder, LaysGroupAfterGroup) {
   const auto a = sequence({10, 11, 12, 13, 14, 15}, {16}, 5, {7, 2});
   const auto b = sequence({20, 21, 22}, {}, 0, {5});

@@ -74,6 +74,12 @@ std::optional<Drafter::Guess> Drafter::next(std::span<const int32_t> tokens) con
                static_cast<double>(right_[class_of(alike_ + guesses)])};
 }
 
+double Drafter::chance_of_two() const {
+  if (place_ == 0) return 0;
+  return static_cast<double>(right_[class_of(alike_)]) *
+         static_cast<double>(right_[class_of(alike_ + 1)]);
+}
+
 size_t Drafter::class_of(int32_t alike) {
   return std::min<size_t>(static_cast<size_t>(std::bit_width(static_cast<uint32_t>(alike))) - 1,
                           kClasses - 1);

@@ -28,6 +28,8 @@ class Drafter {
   // What may come after `tokens`: those that it has followed, and guesses behind them. None if the
   // sequence has not been at such a point, or has never been right there.
   std::optional<Guess> next(std::span<const int32_t> tokens) const;
+  // That the two tokens after those that it has followed are as it would guess.
+  double chance_of_two() const;
 
  private:
   // Where an end of so many tokens was seen last. A newer one takes the place of an older one, also

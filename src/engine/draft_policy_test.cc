@@ -129,6 +129,7 @@ class Decoding {
   // Its duration, without noise.
   double step(int64_t* tokens) {
     const std::span<const Slice> slices = scheduler_.schedule();
+    const std::vector<StepPart> parts(slices.begin(), slices.end());
     const StepLoad load = scheduler_.load();
     std::vector<int32_t> right;
     std::vector<Sequence*> wanting;
@@ -140,7 +141,7 @@ class Decoding {
       *tokens += right.back() + slice.wants_token();
     }
     result_.drafted += static_cast<uint64_t>(drafts);
-    scheduler_.computed(right);
+    scheduler_.computed(parts, right);
     for (Sequence* sequence : wanting) {
       sequence->tokens.push_back(text_of(sequence)[static_cast<size_t>(sequence->known())]);
     }

@@ -333,7 +333,7 @@ TEST(EngineEnergy, DraftsAreRowsToo) {
 
 TEST(EngineEnergy, WhatACancelledOneHasDrawnIsNotTheOthers) {
   const ScopedMeter meter("10", "40");
-  TestEngine test({.speculate = false});
+  TestEngine test({.steps_in_flight = 1, .speculate = false});
   const auto gone = test.submit(endless("gone", "a", 100));
   const auto stays = test.submit(endless("stays", "k", 8));
   for (int i = 0; i < 6; ++i) test.engine.step();  // after 4 of them each has 20

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/memory_reserve.h"
 #include "engine/batch.h"
+#include "engine/endings.h"
 #include "engine/energy.h"
 #include "engine/forecast.h"
 #include "engine/intake.h"
@@ -19,109 +20,14 @@
 #include "engine/output.h"
 #include "engine/scheduler.h"
 #include "engine/sequence.h"
+#include "engine/setup.h"
 #include "engine/stall_watch.h"
+#include "engine/step.h"
 
 namespace llorch {
 namespace {
 
 using TimePoint = std::chrono::steady_clock::time_point;
-
-EngineOptions checked(EngineOptions options, const ModelConfig& model) {
-  const auto at_least = [](const char* what, int value, int least) {
-    if (value >= least) return;
-    throw Error(ErrorCode::kBadArgument, std::string("[engine] ") + what + "; got " +
-                                             std::to_string(value) + ", want at least " +
-                                             std::to_string(least));
-  };
-  at_least("context", options.context, 2);
-  at_least("max_batch", options.max_batch, 1);
-  at_least("max_queue", options.max_queue, 0);
-  at_least("block_tokens", options.block_tokens, 1);
-  options.step_tokens = std::max(options.step_tokens, options.max_batch);
-  std::vector<int32_t>& eos = options.eos_ids;
-  eos.insert(eos.end(), model.eos_ids.begin(), model.eos_ids.end());
-  std::sort(eos.begin(), eos.end());
-  eos.erase(std::unique(eos.begin(), eos.end()), eos.end());
-  return options;
-}
-
-// Rows for drafts, beside a full batch; as many at least are left to prompts.
-int32_t draft_rows(const EngineOptions& options) {
-  constexpr int32_t kMost = 32;  // of each the logits are kept
-  if (!options.speculate) return 0;
-  return std::min(kMost, (options.step_tokens - options.max_batch) / 2);
-}
-
-RopeLengths rope_lengths(const Model& model) {
-  return {model.recompute_above(), model.stretched_above()};
-}
-
-BatchLimits batch_limits(const EngineOptions& options, const Model& model, size_t kv_groups) {
-  return {.step_tokens = options.step_tokens,
-          .max_batch = options.max_batch,
-          .draft_rows = draft_rows(options),
-          .context = options.context,
-          .block_tokens = options.block_tokens,
-          .kv_groups = kv_groups,
-          .rope = rope_lengths(model)};
-}
-
-// Takes kv blocks and scratch. Scratch is measured before the blocks, which get what is left.
-std::vector<int32_t> take_memory(Backend& backend, const Model& model, const EngineOptions& options,
-                                 const KvSpec& spec, const KvShape& shape, BatchBuilder& builder) {
-  backend.create_kv(spec, std::vector<int32_t>(spec.groups.size(), 1));
-  backend.prepare(model.forward(), builder.largest());
-  const uint64_t free_bytes = options.free_bytes.value_or(backend.device().free_bytes);
-  const uint64_t budget = options.kv_bytes.value_or(
-      free_bytes / 100 * static_cast<uint64_t>(std::max(options.kv_percent, 0)));
-  std::vector<int32_t> blocks = kv_pool_sizes(
-      {.spec = spec, .shape = shape, .context = options.context, .max_batch = options.max_batch},
-      budget, free_bytes);
-  backend.create_kv(spec, blocks);
-  return blocks;
-}
-
-FailedEvent cancelled(CancelCause cause) {
-  switch (cause) {
-    case CancelCause::kNone:
-    case CancelCause::kClient:
-      return {"CANCELLED", "cancelled by the client", false};
-    case CancelCause::kDisconnected:
-      return {"CANCELLED", "the client has disconnected", false};
-    case CancelCause::kShutdown:
-      return {"CANCELLED", "the worker is shutting down", true};
-    case CancelCause::kSlowReader:
-      return {"INFERENCE_FAILED", "the reader is too slow for its events", true};
-    case CancelCause::kStalled:
-      return {"INFERENCE_FAILED", "the engine is stalled", true};
-  }
-  return {"CANCELLED", "", false};
-}
-
-FailedEvent out_of_memory() { return {"VRAM_OOM", "out of memory", true}; }
-
-JobSummary summary(const Sequence& sequence, const Event& terminal, TimePoint now) {
-  const auto since_arrival = [&](TimePoint then) {
-    return then == TimePoint() ? std::chrono::milliseconds(0)
-                               : std::chrono::duration_cast<std::chrono::milliseconds>(
-                                     then - sequence.times.arrived);
-  };
-  return {.terminal = terminal,
-          .cached_tokens = std::max(sequence.cached_tokens, 0),
-          .tokens_out = sequence.output->tokens_out(),
-          .queued = since_arrival(sequence.times.scheduled),
-          .to_first_token = since_arrival(sequence.times.first_result),
-          .total = since_arrival(now),
-          .readers = sequence.output->stream().readers_so_far()};
-}
-
-FailedEvent timed_out(const Sequence& sequence) {
-  if (sequence.deadline == sequence.request.deadline) {
-    return {"TIMEOUT", "not finished by its deadline", true};
-  }
-  const auto ms = sequence.request.timeout.count();
-  return {"TIMEOUT", "not finished within " + std::to_string(ms) + " ms", true};
-}
 
 // The outcome of one request's own text and events: what goes wrong there ends that request alone.
 template <class Tell>
@@ -129,9 +35,23 @@ std::optional<Event> told(Tell tell) {
   try {
     return tell();
   } catch (const std::bad_alloc&) {
-    return out_of_memory();
+    return no_memory();
   } catch (const std::exception& error) {
     return FailedEvent{"INFERENCE_FAILED", error.what(), true};
+  }
+}
+
+// False if there is no memory for what it does.
+template <class Work>
+bool may_fail(Work work) {
+  try {
+    const MayFail may;
+    work();
+    return true;
+  } catch (const std::bad_alloc&) {
+    return false;
+  } catch (const OutOfMemory&) {
+    return false;
   }
 }
 
@@ -141,7 +61,7 @@ struct Engine::Impl {
   Impl(Backend& b, const Model& model, const Tokenizer& t, const EngineOptions& o)
       : backend(b),
         tokenizer(t),
-        options(checked(o, model.config())),
+        options(checked_options(o, model.config())),
         vocab(model.config().vocab),
         forward(model.forward()),
         kv_spec(model.kv_spec(options.block_tokens, options.kv_type)),
@@ -153,6 +73,7 @@ struct Engine::Impl {
         scheduler(
             {options.max_batch, options.step_tokens, model.recompute_above(), draft_rows(options)},
             blocks, cost),
+        flights(options.max_batch),
         energy([&b] { return b.energy_j(); },
                static_cast<size_t>(options.max_batch) + static_cast<size_t>(options.max_queue)),
         metrics(std::in_place, options.context),
@@ -169,12 +90,17 @@ struct Engine::Impl {
   }
 
   bool step();
-  void compute(std::span<const Slice> slices);
-  std::optional<std::vector<Sampled>> run_model(const Batch& batch);
-  Sequence* youngest_of(std::span<const Slice> slices) const;
-  void post_state(TimePoint began, std::span<const Slice> slices);
+  bool submit(std::span<const Slice> slices);
+  void run_ahead();
+  void collect();
+  std::vector<Sampled> results_of(const StepInFlight& step);
+  void share_energy(const StepInFlight& step);
+  void discard();
+  Sequence* youngest_of(std::span<const StepPart> parts) const;
+  void drain();
+  void post_state();
   void start_new(std::span<const Slice> slices);
-  void check_drafts(std::span<const Slice> slices, std::span<const Sampled> sampled);
+  void check_drafts(std::span<const StepPart> parts, std::span<const Sampled> sampled);
   void deliver(std::vector<Sampled> sampled);
   void end_cancelled();
   void finish(Sequence* sequence, Event terminal);
@@ -198,13 +124,15 @@ struct Engine::Impl {
   KvBlocks blocks;
   StepCost cost;
   Scheduler scheduler;
+  StepsInFlight flights;
+  std::optional<TimePoint> collected_at;        // the last step, if the next has no reason to wait
   std::vector<std::unique_ptr<Sequence>> open;  // in order of arrival
   struct Result {
     Sequence* sequence = nullptr;
     size_t row = 0, rows = 0;  // of the sampled ones
   };
   std::vector<Result> results;  // who gets tokens of this step
-  std::vector<int32_t> right;   // of each slice's drafts
+  std::vector<int32_t> right;   // of each part's drafts
   EnergyAccount energy;
 
   // Shared with all threads.
@@ -217,7 +145,7 @@ struct Engine::Impl {
   Intake intake;
   std::atomic<int32_t> blocks_used{0};
   std::atomic<float> kv_usage{0};
-  std::atomic<uint64_t> preemptions{0};
+  std::atomic<uint64_t> preemptions{0}, steps_ahead{0};
   std::atomic<uint64_t> prefix_query_tokens{0}, prefix_hit_tokens{0};
   std::atomic<bool> failed{false};
 };
@@ -228,69 +156,129 @@ bool Engine::Impl::step() {
   for (size_t i = known; i < open.size(); ++i) scheduler.add(open[i].get());
   end_cancelled();
   publish_forecast();
+  if (!flights.empty() && flights.oldest().is_for_nobody()) discard();
   if (open.empty()) return false;
-  compute(scheduler.schedule());
+  if (flights.empty() && !submit(scheduler.schedule())) {
+    Sequence* youngest = youngest_of(flights.newest().parts);
+    flights.drop_newest();
+    finish(youngest, no_memory());
+  } else {
+    if (options.steps_in_flight > 1) run_ahead();
+    collect();
+  }
   publish();
   return true;
 }
 
-void Engine::Impl::compute(std::span<const Slice> slices) {
+// False if there was no memory for it: nothing is computed then, but it still counts as in flight.
+bool Engine::Impl::submit(std::span<const Slice> slices) {
   energy.step_begins();
   publish();
   start_new(slices);
-  const TimePoint began = options.now();
-  post_state(began, slices);
-  blocks.make_copies([&](size_t g, int32_t from, int32_t to) { backend.copy_block(g, from, to); });
-  std::optional<std::vector<Sampled>> sampled = run_model(builder.build(slices));
-  if (!sampled) {
-    finish(youngest_of(slices), out_of_memory());
+  const size_t rows_before = flights.empty() ? 0 : flights.newest().wanted();
+  const TimePoint now = options.now();
+  if (flights.empty() && collected_at) cost.learn_gap(now - *collected_at);
+  flights.add(slices, scheduler.load(), now);
+  if (flights.size() == 1) post_state();
+  try {
+    blocks.make_copies(
+        [&](size_t g, int32_t from, int32_t to) { backend.copy_block(g, from, to); });
+    const Batch& batch = builder.build(slices, rows_before);
+    return may_fail([&] { backend.submit(forward, batch, builder.sampling()); });
+  } catch (...) {
+    flights.drop_newest();
+    throw;
+  }
+}
+
+// If there is no memory for it, it is tried again once it has not to be ahead.
+void Engine::Impl::run_ahead() {
+  const std::span<const Slice> slices = scheduler.schedule_ahead(flights.oldest().parts);
+  if (slices.empty()) return;
+  if (submit(slices)) {
+    ++steps_ahead;
+  } else {
+    flights.drop_newest();
+  }
+}
+
+void Engine::Impl::collect() {
+  std::vector<Sampled> sampled;
+  const StepInFlight& step = flights.oldest();
+  const bool computed = may_fail([&] { sampled = results_of(step); });
+  if (!computed) {
+    flights.collected(options.now());
+    // What has been planned on top of it is for nothing too.
+    if (!flights.empty()) discard();
+    scheduler.undo(step.parts);
+    finish(youngest_of(step.parts), no_memory());
     return;
   }
-  for (const Slice& slice : slices) energy.add(slice.sequence->energy, slice.rows());
-  energy.step_ended();
-  check_drafts(slices, *sampled);
-  scheduler.computed(right);
+  share_energy(step);
+  check_drafts(step.parts, sampled);
+  scheduler.computed(step.parts, right);
   metrics->steps.add();
-  watch.step_ended(began);
-  cost.learn(scheduler.load(), options.now() - began);
-  deliver(std::move(*sampled));
+  const TimePoint now = options.now();
+  flights.collected(now);
+  collected_at = now;
+  watch.step_ended(step.began);
+  cost.learn(step.load, now - step.began);
+  deliver(std::move(sampled));
+  if (!flights.empty()) post_state();
 }
 
-// None if there was no memory for it: nothing has been computed then, and the step can be tried
-// again.
-std::optional<std::vector<Sampled>> Engine::Impl::run_model(const Batch& batch) try {
-  const MayFail may;
-  backend.submit(forward, batch, builder.sampling());
+std::vector<Sampled> Engine::Impl::results_of(const StepInFlight& step) {
   std::vector<Sampled> sampled = backend.collect();
-  if (sampled.size() != batch.logit_rows.size()) {
+  if (sampled.size() != step.wanted()) {
     throw Error(ErrorCode::kInternal, "[collect] results; got " + std::to_string(sampled.size()) +
-                                          ", want " + std::to_string(batch.logit_rows.size()));
+                                          ", want " + std::to_string(step.wanted()));
   }
   return sampled;
-} catch (const std::bad_alloc&) {
-  return std::nullopt;
-} catch (const OutOfMemory&) {
-  return std::nullopt;
 }
 
-Sequence* Engine::Impl::youngest_of(std::span<const Slice> slices) const {
+void Engine::Impl::share_energy(const StepInFlight& step) {
+  for (const StepPart& part : step.parts) {
+    if (part.sequence) energy.add(part.sequence->energy, part.rows());
+  }
+  energy.step_ended();
+}
+
+// Waits for the step in flight, which is for nobody. It counts in no figure.
+void Engine::Impl::discard() {
+  may_fail([&] { backend.collect(); });
+  flights.collected(options.now());
+}
+
+// Nobody is open; what the device says of a step that nobody waits for is of no use.
+void Engine::Impl::drain() {
+  while (!flights.empty()) {
+    try {
+      discard();
+    } catch (const Error&) {
+      flights.drop_newest();
+    }
+  }
+}
+
+Sequence* Engine::Impl::youngest_of(std::span<const StepPart> parts) const {
   const auto is_part = [&](const auto& owned) {
-    return std::any_of(slices.begin(), slices.end(),
-                       [&](const Slice& slice) { return slice.sequence == owned.get(); });
+    return std::any_of(parts.begin(), parts.end(),
+                       [&](const StepPart& part) { return part.sequence == owned.get(); });
   };
   return std::find_if(open.rbegin(), open.rend(), is_part)->get();
 }
 
-void Engine::Impl::post_state(TimePoint began, std::span<const Slice> slices) {
+void Engine::Impl::post_state() {
+  const StepInFlight& step = flights.oldest();
   board.post({.number = metrics->steps.value() + 1,
-              .began = began,
+              .began = step.began,
               .running = scheduler.running(),
               .waiting = scheduler.waiting(),
               .blocks_used = blocks.used(),
               .blocks_total = blocks.total(),
               .kv_usage = blocks.usage(),
               .sequences = {}},
-             slices);
+             step.parts);
 }
 
 void Engine::Impl::start_new(std::span<const Slice> slices) {
@@ -310,23 +298,24 @@ void Engine::Impl::start_new(std::span<const Slice> slices) {
 }
 
 // A draft is right if the model gives it too. What follows a wrong one was computed for nothing.
-void Engine::Impl::check_drafts(std::span<const Slice> slices, std::span<const Sampled> sampled) {
+void Engine::Impl::check_drafts(std::span<const StepPart> parts, std::span<const Sampled> sampled) {
   results.clear();
-  right.assign(slices.size(), 0);
+  right.assign(parts.size(), 0);
   size_t row = 0;
   int32_t tokens = 0;
-  for (size_t i = 0; i < slices.size(); ++i) {
-    Sequence& sequence = *slices[i].sequence;
-    if (slices[i].wants_token()) {
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const StepPart& part = parts[i];
+    if (part.sequence && part.wants_token) {
+      Sequence& sequence = *part.sequence;
       const auto drafts = std::span(sequence.tokens).last(static_cast<size_t>(sequence.drafts));
       const auto wrong = std::ranges::mismatch(drafts, sampled.subspan(row), {}, {},
                                                [](const Sampled& s) { return s.token; });
       right[i] = static_cast<int32_t>(wrong.in1 - drafts.begin());
       results.push_back({&sequence, row, static_cast<size_t>(right[i]) + 1});
-      row += drafts.size() + 1;
       metrics->drafted(sequence.drafts, right[i]);
     }
-    tokens += slices[i].tokens + right[i];
+    row += part.wanted();
+    if (part.sequence) tokens += part.tokens + right[i];
   }
   metrics->step_tokens.observe(tokens);
 }
@@ -339,8 +328,8 @@ void Engine::Impl::deliver(std::vector<Sampled> sampled) {
     std::optional<Event> terminal;
     for (size_t i = 0; i < result.rows && !terminal; ++i) {
       Sampled& next = sampled[result.row + i];
-      if (next.token < 0) blocks.forget(sequence.kv);  // who knows what lies in them
-      if (i + 1 == result.rows) sequence.tokens.push_back(next.token);  // the others were drafts
+      if (next.token < 0) blocks.forget(sequence.kv);       // who knows what lies in them
+      if (i + 1 == result.rows) sequence.take(next.token);  // the others were drafts
       terminal = told([&] {
         const MayFail may;
         return sequence.output->take(std::move(next), now);
@@ -370,13 +359,17 @@ void Engine::Impl::end_cancelled() {
 // the snapshot says so.
 void Engine::Impl::finish(Sequence* sequence, Event terminal) {
   scheduler.remove(sequence);
+  energy.add(sequence->energy, flights.forget(sequence));
   const auto at = std::find_if(open.begin(), open.end(),
                                [&](const auto& owned) { return owned.get() == sequence; });
   const std::unique_ptr<Sequence> owned = std::move(*at);
   open.erase(at);
   const std::optional<double> joules = energy.end(owned->energy);
   if (auto* end = std::get_if<EndEvent>(&terminal)) end->energy_j = joules;
-  if (open.empty()) energy.idle();
+  if (open.empty()) {
+    energy.idle();
+    collected_at.reset();
+  }
   Stream& stream = owned->output->stream();
   intake.release(owned->request.job_id, stream, terminal, options.now());
   metrics->finished(owned->times, outcome_of(terminal), owned->prompt_tokens,
@@ -446,6 +439,7 @@ Engine::Engine(Backend& backend, const Model& model, const Tokenizer& tokenizer,
 Engine::~Engine() {
   const MustAllocate must;
   impl_->end_all(cancelled(CancelCause::kShutdown));
+  impl_->drain();
 }
 
 // What ends one request and what keeps the books of all must not fail for want of memory; what a
@@ -469,6 +463,7 @@ void Engine::run() {
   }
   const MustAllocate must;
   impl_->end_all(cancelled(CancelCause::kShutdown));
+  impl_->drain();
 }
 
 void Engine::warm_up() {
@@ -495,6 +490,7 @@ void Engine::warm_up() {
   impl_->publish();
   impl_->metrics.emplace(impl_->options.context);
   impl_->watch.forget_steps();
+  impl_->steps_ahead = 0;
   impl_->intake.expire(TimePoint::max());  // its id too
 }
 
@@ -570,6 +566,7 @@ EngineSnapshot Engine::snapshot() const {
   result.blocks_total = impl_->blocks.total();
   result.kv_usage = impl_->kv_usage;
   result.steps = impl_->metrics->steps.value();
+  result.steps_ahead = impl_->steps_ahead;
   result.preemptions = impl_->preemptions;
   result.prefix_query_tokens = impl_->prefix_query_tokens;
   result.prefix_hit_tokens = impl_->prefix_hit_tokens;

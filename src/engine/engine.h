@@ -22,10 +22,13 @@
 namespace llorch {
 
 struct EngineOptions {
-  int context = 0;         // tokens, prompt and output together
-  int max_batch = 32;      // sequences per step
-  int max_queue = 256;     // requests beyond those the batch has room for
-  int step_tokens = 512;   // token budget of one step; raised to max_batch
+  int context = 0;                             // tokens, prompt and output together
+  int max_batch = 32;                          // sequences per step
+  int max_queue = 256;                         // requests beyond those the batch has room for
+  int step_tokens = kBackendInfo.step_tokens;  // token budget of one step; raised to max_batch
+  // 2: the next step may be submitted while one runs, no more than the backend takes; changes no
+  // answer.
+  int steps_in_flight = kBackendInfo.steps_in_flight;
   bool speculate = true;   // draft where it pays; changes no answer
   StepBounds bounds = {};  // in time, as far as it can be told
   int block_tokens = 16;
@@ -51,6 +54,7 @@ struct EngineSnapshot {
   int32_t blocks_used = 0, blocks_total = 0;  // of all kv groups; used: held by a sequence
   float kv_usage = 0;                         // of the fullest kv group, 0 to 1
   uint64_t steps = 0;
+  uint64_t steps_ahead = 0;  // that were submitted while the one before them ran
   uint64_t preemptions = 0;
   // Of the sequences that have begun: their tokens, and those that the prefix cache had computed.
   uint64_t prefix_query_tokens = 0, prefix_hit_tokens = 0;
@@ -76,8 +80,9 @@ class Engine {
   // [engine thread] Serves until stop(); what is left then ends with CANCELLED. Throws what a step
   // throws, once every open stream has ended with INFERENCE_FAILED and the snapshot says failed.
   void run();
-  // [engine thread] One step: intake, cancels and timeouts, schedule, submit, collect, emit. False
-  // if no request is open. run() is this in a loop; tests call it one at a time.
+  // [engine thread] One step: intake, cancels and timeouts, schedule, submit, collect, emit; with
+  // two in flight the next is submitted before this one is collected, where that can be. False if
+  // no request is open. run() is this in a loop; tests call it one at a time.
   bool step();
 
   // Queues a request and gives a reader of its events; `wake` is as Stream::attach takes it. Or

@@ -55,7 +55,9 @@ const Place kPlaces[] = {
 // A step takes four tokens: one of the neighbour, then three of the subject's prompt.
 class Cancel : public ::testing::TestWithParam<std::tuple<Way, Place>> {
  protected:
-  Cancel() : test_({.max_batch = place().max_batch, .step_tokens = 4}), alone_({.step_tokens = 4}) {
+  Cancel()
+      : test_({.max_batch = place().max_batch, .step_tokens = 4, .steps_in_flight = 1}),
+        alone_({.step_tokens = 4, .steps_in_flight = 1}) {
     neighbour_ = test_.submit(test_request("neighbour", "b", 20));
     neighbour_alone_ = alone_.submit(test_request("neighbour", "b", 20));
     test_.engine.step();

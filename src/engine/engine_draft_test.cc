@@ -193,7 +193,7 @@ TEST(EngineDraft, CountsWhatItDrafts) {
 }
 
 TEST(EngineDraft, HoldsNoBlockForDraftsBetweenSteps) {
-  TestEngine test({.block_tokens = 4});
+  TestEngine test({.steps_in_flight = 1, .block_tokens = 4});
   Request request = second_alphabet(100);
   request.sampling.temperature = 1;
   request.sampling.seed = 4;

@@ -24,6 +24,8 @@ constexpr milliseconds kStep{60}, kRow{5};  // about a 1B model's on two cores
 
 // A step takes kStep and kRow for each of its tokens.
 class TimedEngine {
+  TestModel model_;  // outlives the engine
+
  public:
   explicit TimedEngine(int context, EngineOptions options = {}) : model_(context) {
     options.context = context;
@@ -62,7 +64,6 @@ class TimedEngine {
     return static_cast<int>(m.steps.value()) * kStep + static_cast<int>(m.step_tokens.sum()) * kRow;
   }
 
-  TestModel model_;
   milliseconds last_{0}, time_{1'000'000};
 };
 

@@ -148,11 +148,12 @@ void KvBlocks::share(Sequence& sequence, const Hit& hit) {
   }
 }
 
-bool KvBlocks::hold(std::vector<BlockTable>& tables, int32_t computed, int32_t end) {
+bool KvBlocks::hold(std::vector<BlockTable>& tables, int32_t computed, int32_t end,
+                    int32_t in_flight) {
   tables.resize(groups());
   bool enough = true;
   for (size_t g = 0; g < groups(); ++g) {
-    managers_[g].release_front(tables[g], first_seen(g, computed));
+    managers_[g].release_front(tables[g], first_seen(g, computed - in_flight));
     const auto length = static_cast<int32_t>(tables[g].blocks.size());
     enough = enough && table_length(g, computed, end) - length <= free(g);
   }

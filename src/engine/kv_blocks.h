@@ -53,7 +53,9 @@ class KvBlocks {
   // Gives up what no row from `computed` on can see, then takes blocks, so that the rows up to
   // `end` can be computed in any steps with a hold() to the same end before each. False, taking
   // nothing, if too few are free: of a sequence whose blocks nobody shares, at the first call only.
-  bool hold(std::vector<BlockTable>& tables, int32_t computed, int32_t end);
+  // A step in flight computes the last `in_flight` of the computed tokens: what these see is kept,
+  // for they may have to be computed again, and are remember()ed later.
+  bool hold(std::vector<BlockTable>& tables, int32_t computed, int32_t end, int32_t in_flight = 0);
   void release(std::vector<BlockTable>& tables);
   // Gives up the blocks at the end that are not needed for `tokens` tokens.
   void trim(std::vector<BlockTable>& tables, int32_t tokens);

@@ -55,6 +55,7 @@ void Scheduler::remove(Sequence* sequence) {
 
 std::span<const Slice> Scheduler::schedule() {
   slices_.clear();
+  ahead_ = false;
   drop_drafts();
   restart_outgrown();
   // Whoever is preempted here comes later in order, so nobody loses what it has just been given.
@@ -72,14 +73,123 @@ std::span<const Slice> Scheduler::schedule() {
   return slices_;
 }
 
-void Scheduler::computed(std::span<const int32_t> right) {
-  CHECK(right.size() == slices_.size());
-  for (size_t i = 0; i < slices_.size(); ++i) {
-    Sequence& sequence = *slices_[i].sequence;
-    const int32_t before = sequence.computed;
-    sequence.computed += slices_[i].tokens + right[i];
+std::span<const Slice> Scheduler::schedule_ahead(std::span<const StepPart> step) {
+  if (!can_run_ahead(step)) return {};
+  slices_.clear();
+  ahead_ = true;
+  load_ = {};
+  run_ahead(step);
+  for (Sequence* sequence : running_) {
+    if (sequence->missing() == 0) continue;  // it ends with what pends
+    // Nobody is preempted for a row that may be for nothing.
+    if (!blocks_.hold(sequence->kv, sequence->computed, sequence->known(), sequence->in_flight)) {
+      return {};
+    }
+    if (sequence->missing() > 1) continue;
+    slices_.push_back({sequence, 1});
+    load_ = cost_.with_decode(load_, sequence->computed);
+  }
+  prefill();
+  return slices_;
+}
+
+// Whether all that the step after `step` depends on is known, but for the tokens that it gives.
+bool Scheduler::can_run_ahead(std::span<const StepPart> step) {
+  for (const StepPart& part : step) {
+    if (part.drafts > 0) return false;  // who knows how many are right
+    if (part.sequence == nullptr || !part.wants_token) continue;
+    const Sequence& sequence = *part.sequence;
+    if (!sequence.goes_on()) continue;
+    const float penalty = sequence.request.sampling.repetition_penalty;
+    if (penalty != 0 && penalty != 1) return false;  // it asks which tokens there were
+    const bool outgrows =
+        options_.recompute_above > 0 && sequence.known() + 1 > options_.recompute_above;
+    if (outgrows && !sequence.outgrown) return false;
+  }
+  return !may_admit(step) && !would_draft(step);
+}
+
+// Whether somebody of the line may have a place in the step after `step`.
+bool Scheduler::may_admit(std::span<const StepPart> step) {
+  if (waiting_.empty()) return false;
+  int32_t decoding = 0;
+  for (const StepPart& part : step) {
+    if (!part.sequence || !part.wants_token) continue;
+    if (!part.sequence->goes_on()) return true;
+    ++decoding;
+  }
+  Sequence& head = *waiting_.front();
+  if (running_.empty() || running_.back()->request.priority < head.request.priority) return true;
+  if (running() == options_.max_batch) return false;
+  // Beside a prompt that goes on a shorter one may, wherever in the line it is.
+  return decoding < running() || has_room(head, running_.size());
+}
+
+// Whether drafts are likely to be worth waiting for `step`, by what is known before it: one guess
+// of each sequence.
+bool Scheduler::would_draft(std::span<const StepPart> step) {
+  if (options_.draft_rows == 0) return false;
+  const auto decodes = [](const StepPart& part) {
+    return part.sequence && part.wants_token && part.sequence->goes_on();
+  };
+  plan_ = {};
+  for (const StepPart& part : step) {
+    if (!decodes(part)) continue;
+    plan_.without = cost_.with_decode(plan_.without, part.sequence->known());
+    ++plan_.tokens;
+  }
+  const double rows = plan_.tokens;
+  plan_.with = plan_.without;
+  for (const StepPart& part : step) {
+    if (!decodes(part) || !part.sequence->drafter) continue;
+    const int32_t known = part.sequence->known() + 1;
+    if (most_drafts(*part.sequence, known) < 1) continue;
+    part.sequence->drafter->follow(part.sequence->tokens);
+    const double chance = part.sequence->drafter->chance_of_two();
+    const StepLoad more = cost_.with_decode(plan_.with, known);
+    if (!cost_.pays(plan_, more, chance)) continue;
+    plan_.with = more;
+    plan_.tokens += chance;
+  }
+  return cost_.worth_waiting(plan_, rows);
+}
+
+// From here on the step counts as computed.
+void Scheduler::run_ahead(std::span<const StepPart> step) {
+  int32_t row = 0;
+  for (const StepPart& part : step) {
+    row += part.wants_token;
+    if (part.sequence == nullptr) continue;
+    Sequence& sequence = *part.sequence;
+    const bool goes_on = part.wants_token && sequence.goes_on();
+    sequence.computed += part.tokens;
+    sequence.in_flight = part.tokens;
+    if (!goes_on) continue;
+    sequence.tokens.push_back(-row);  // Batch::tokens: -1 - r, of the r-th
+    sequence.pending = true;
+  }
+}
+
+void Scheduler::computed(std::span<const StepPart> step, std::span<const int32_t> right) {
+  CHECK(right.size() == step.size());
+  for (size_t i = 0; i < step.size(); ++i) {
+    if (step[i].sequence == nullptr) continue;
+    Sequence& sequence = *step[i].sequence;
+    if (sequence.in_flight == 0) sequence.computed += step[i].tokens + right[i];
+    sequence.in_flight = 0;
     end_drafts(sequence, right[i]);
-    blocks_.remember(sequence, before);
+    blocks_.remember(sequence, step[i].before);
+  }
+}
+
+void Scheduler::undo(std::span<const StepPart> step) {
+  for (const StepPart& part : step) {
+    if (part.sequence == nullptr) continue;
+    Sequence& sequence = *part.sequence;
+    sequence.computed = part.before;
+    sequence.in_flight = 0;
+    if (sequence.pending) sequence.tokens.pop_back();
+    sequence.pending = false;
   }
 }
 
@@ -108,7 +218,7 @@ void Scheduler::add_drafts() {
     Sequence& sequence = *slice.sequence;
     if (!sequence.drafter) continue;
     sequence.drafter->follow(sequence.tokens);
-    const int32_t most = most_drafts(sequence);
+    const int32_t most = most_drafts(sequence, sequence.known());
     if (most > 0) drafting_.push_back({&sequence, most});
   }
   plan_ = {load_, load_, static_cast<double>(slices_.size()), 0};
@@ -143,9 +253,8 @@ bool Scheduler::add_draft(Drafting& drafting) {
   return true;
 }
 
-int32_t Scheduler::most_drafts(const Sequence& sequence) const {
+int32_t Scheduler::most_drafts(const Sequence& sequence, int32_t known) const {
   constexpr int32_t kMost = 15;  // few are right so far on, and a reader gets them in one burst
-  const int32_t known = sequence.known();
   // What follows the last of them is a token too.
   int32_t most = std::min(kMost, sequence.limit() - known - 1);
   // All rows must be turned by the angles that the sequence has now.
@@ -302,6 +411,7 @@ void Scheduler::set_spare(size_t kept, const Sequence* next) {
 
 // Lets a sequence of the line run, if that leaves `next` (may be null) its room.
 bool Scheduler::admit(Sequence& sequence, const Sequence* next) {
+  if (ahead_) return false;  // what it may find is not remembered yet
   if (running() + (next ? 2 : 1) > options_.max_batch) return false;
   // What another computes in this step it finds in the next.
   const auto is_source = [&](const Slice& s) { return blocks_.awaits(sequence, *s.sequence); };

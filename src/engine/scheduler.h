@@ -17,20 +17,10 @@
 
 #include "engine/kv_blocks.h"
 #include "engine/sequence.h"
+#include "engine/step.h"
 #include "engine/step_cost.h"
 
 namespace llorch {
-
-// A sequence's part of a step: its next `tokens` tokens, and if these are all that is known its
-// drafts. For all of them it has blocks.
-struct Slice {
-  Sequence* sequence = nullptr;
-  int32_t tokens = 0;
-  // The last of them is the sequence's last: what follows it is to be sampled.
-  bool wants_token() const { return tokens == sequence->missing(); }
-  int32_t drafts() const { return wants_token() ? sequence->drafts : 0; }
-  int32_t rows() const { return tokens + drafts(); }
-};
 
 struct SchedulerOptions {
   int32_t max_batch = 0;    // sequences per step
@@ -59,9 +49,15 @@ class Scheduler {
   // which goes back to the line and is computed anew, output included. Empty only if there is no
   // sequence at all.
   std::span<const Slice> schedule();
+  // The step after `step`, which is in flight alone, as schedule() would plan it once that one is
+  // collected. What it gives is not known yet: a token pends, and a sequence that it may end has a
+  // row all the same. Empty if the next step depends on more than that, or nothing is to be done.
+  std::span<const Slice> schedule_ahead(std::span<const StepPart> step);
   const StepLoad& load() const { return load_; }  // of the scheduled slices
-  // They have been computed, and of each one's drafts so many were `right`.
-  void computed(std::span<const int32_t> right);
+  // A step has been collected, the oldest in flight; of each part's drafts so many were `right`.
+  void computed(std::span<const StepPart> step, std::span<const int32_t> right);
+  // It could not be collected: to be planned again, as is all that came after it.
+  void undo(std::span<const StepPart> step);
 
   int32_t running() const { return static_cast<int32_t>(running_.size()); }
   int32_t waiting() const { return static_cast<int32_t>(waiting_.size()); }
@@ -76,6 +72,10 @@ class Scheduler {
     double gain = 0;    // how many of them are likely to be
   };
 
+  bool can_run_ahead(std::span<const StepPart> step);
+  bool may_admit(std::span<const StepPart> step);
+  bool would_draft(std::span<const StepPart> step);
+  void run_ahead(std::span<const StepPart> step);
   void restart_outgrown();
   void hold_or_preempt(Sequence& sequence);
   void make_way();
@@ -83,7 +83,7 @@ class Scheduler {
   void end_drafts(Sequence& sequence, int32_t right);
   void add_drafts();
   bool add_draft(Drafting& drafting);
-  int32_t most_drafts(const Sequence& sequence) const;
+  int32_t most_drafts(const Sequence& sequence, int32_t known) const;
   void prefill();
   Sequence* next_prompt();
   Sequence* shorter_than(const Sequence& first);
@@ -106,6 +106,7 @@ class Scheduler {
   std::vector<int32_t> spare_;      // set_spare()'s, of each group
   std::vector<Drafting> drafting_;
   StepCost::DraftPlan plan_;
+  bool ahead_ = false;  // a step is being planned beside one that runs
   uint64_t arrivals_ = 0;
   uint64_t preemptions_ = 0;
 };

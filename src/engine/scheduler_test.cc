@@ -68,7 +68,9 @@ struct Bench {
     std::vector<std::pair<Sequence*, int32_t>> result;
     std::vector<Sequence*> wanting;
     std::vector<int32_t> rights;
-    for (const Slice& slice : scheduler.schedule()) {
+    const std::span<const Slice> slices = scheduler.schedule();
+    const std::vector<StepPart> parts(slices.begin(), slices.end());
+    for (const Slice& slice : slices) {
       result.emplace_back(slice.sequence, slice.rows());
       if (slice.wants_token()) wanting.push_back(slice.sequence);
       const int32_t drafts = slice.drafts();
@@ -77,7 +79,7 @@ struct Bench {
       right += rights.back();
     }
     blocks.make_copies([](size_t, int32_t, int32_t) {});
-    scheduler.computed(rights);
+    scheduler.computed(parts, rights);
     for (Sequence* s : wanting) {
       s->tokens.push_back(1);
       if (output_tokens(*s) < s->request.max_tokens) continue;

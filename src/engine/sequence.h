@@ -23,8 +23,12 @@ struct Sequence {
   std::vector<int32_t> tokens;  // prompt, output, drafts; never moves in memory
   int32_t drafts = 0;           // guesses, which this step computes and then are known or gone
   int32_t prompt_tokens = 0;
-  uint64_t arrival = 0;        // the scheduler's: its place among those of its priority
-  int32_t computed = 0;        // tokens from the front whose k, v have been written
+  uint64_t arrival = 0;  // the scheduler's: its place among those of its priority
+  int32_t computed = 0;  // tokens from the front whose k, v have been written
+  // While a step is planned beside one that runs: of `computed`, what that one computes, and
+  // whether the last of `tokens` is what it gives: not known yet, as Batch::tokens says it.
+  int32_t in_flight = 0;
+  bool pending = false;
   bool outgrown = false;       // they are for a length above SchedulerOptions::recompute_above
   std::vector<BlockTable> kv;  // [G], or empty
   std::vector<Hash128> chain;  // of its first whole blocks: PrefixCache's hashes of their contents
@@ -51,10 +55,18 @@ struct Sequence {
     tokens.resize(static_cast<size_t>(known() + right));
     drafts = 0;
   }
+  // What a step has given after all that was known.
+  void take(int32_t token) {
+    if (pending) tokens.pop_back();
+    pending = false;
+    tokens.push_back(token);
+  }
   // Tokens to compute until the next one can be sampled: 1 while decoding.
   int32_t missing() const { return known() - computed; }
   // missing(), less what a waiting one is likely to find.
   int32_t to_compute() const { return missing() - findable; }
+  // The token after what is known is not the last, as far as its limit goes.
+  bool goes_on() const { return known() + 1 < limit(); }
   // The most tokens it can ever hold.
   int32_t limit() const { return prompt_tokens + request.max_tokens; }
 };

@@ -140,6 +140,11 @@ void StepCost::fit(const Parts& changed) {
   }
 }
 
+void StepCost::learn_gap(std::chrono::nanoseconds took) {
+  const double ms = static_cast<double>(took.count()) / 1e6;
+  gap_ms_ = gap_ms_ == 0 ? ms : gap_ms_ + kNew * (std::min(ms, kOutlier * gap_ms_) - gap_ms_);
+}
+
 double StepCost::limit_ms(const StepLoad& load) const {
   if (load.decode_rows == 0) return static_cast<double>(bounds_.alone.count());
   StepLoad decode = load;
@@ -171,6 +176,12 @@ bool StepCost::pays(const DraftPlan& plan, const StepLoad& more, double gain) co
   const double now = times_.of(plan.with), then = times_.of(more);
   if (gain * now < kDraftMargin * plan.tokens * (then - now)) return false;
   return then <= (bounds_.for_drafts + plan.least_gain) * times_.of(plan.without);
+}
+
+bool StepCost::worth_waiting(const DraftPlan& plan, double rows) const {
+  if (plan.tokens <= rows) return false;
+  if (decode_steps_[decode_class(plan.with)] < kEnoughSteps) return true;
+  return plan.tokens * times_.of(plan.without) > rows * (times_.of(plan.with) + gap_ms_);
 }
 
 }  // namespace llorch

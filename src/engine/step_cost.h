@@ -49,6 +49,8 @@ class StepCost {
   StepLoad with_prefill(StepLoad load, int32_t computed, int32_t rows) const;
 
   void learn(const StepLoad& load, std::chrono::nanoseconds took);
+  // From a step's collect to the submit of the next, which waited for it.
+  void learn_gap(std::chrono::nanoseconds took);
   bool known() const { return known_; }  // anything has been learned
   const StepTimes& times() const { return times_; }
 
@@ -66,6 +68,9 @@ class StepCost {
   // nobody's much slower. Yes as long as too few steps had as many decode rows to know: else it
   // would not be learned.
   bool pays(const DraftPlan& plan, const StepLoad& more, double gain) const;
+  // Whether tokens come faster by a plan that must wait for a step than by its `rows` rows without
+  // drafts that need not.
+  bool worth_waiting(const DraftPlan& plan, double rows) const;
 
  private:
   double reads(int32_t computed, int32_t rows) const;
@@ -92,6 +97,7 @@ class StepCost {
   StepTimes fitted_;                    // to them
   std::array<int, 32> decode_steps_{};  // by the power of two of their decode rows
   double slowness_ = 1;
+  double gap_ms_ = 0;
   uint64_t steps_ = 0;
 };
 

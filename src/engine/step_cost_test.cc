@@ -81,7 +81,8 @@ class Load {
       if (slice.wants_token()) wanting.push_back(slice.sequence);
     }
     load_ = scheduler_.load();
-    scheduler_.computed(std::vector<int32_t>(slices.size()));
+    const std::vector<StepPart> parts(slices.begin(), slices.end());
+    scheduler_.computed(parts, std::vector<int32_t>(slices.size()));
     for (Sequence* s : wanting) {
       s->tokens.push_back(1);
       if (s->known() == s->limit()) scheduler_.remove(s);
@@ -148,6 +149,22 @@ TEST(StepCost, CountsWhatRowsRead) {
   EXPECT_EQ(windows.with_decode({}, 9).decode_reads, (10 + 3 * 4) / 4.0);
   EXPECT_EQ(windows.with_prefill({}, 2, 4).prefill_reads,
             (3 + 4 + 5 + 6 + 3 * (3 + 4 + 4 + 4)) / 4.0);
+}
+
+// Rows cost nothing here: a draft is worth it if it brings more than is computed in the gap.
+TEST(StepCost, WaitsForDraftsThatBringMoreThanTheGapTakes) {
+  StepCost cost({{.layers = 1}}, {});
+  StepLoad eight;
+  for (int i = 0; i < 8; ++i) eight = cost.with_decode(eight, 10);
+  const StepLoad nine = cost.with_decode(eight, 10);
+  const auto waits = [&](double gain) { return cost.worth_waiting({eight, nine, 8 + gain, 0}, 8); };
+  EXPECT_TRUE(waits(0.1));  // nothing is known
+  EXPECT_FALSE(waits(0));
+  for (int i = 0; i < 5; ++i) cost.learn(nine, ns(1'000'000));
+  EXPECT_TRUE(waits(0.1));  // no gap is known
+  for (int i = 0; i < 5; ++i) cost.learn_gap(ns(100'000));
+  EXPECT_FALSE(waits(0.7));
+  EXPECT_TRUE(waits(1.7));  // 8 of 9 rows at most, and a tenth of a step
 }
 
 TEST(StepCost, LetsAPromptHaveItsFloorHoweverLongItTakes) {

@@ -14,13 +14,14 @@ StepBoard::StepBoard(int32_t max_batch) : parts_(static_cast<size_t>(max_batch))
   for (StepState::Part& part : parts_) part.job_id.reserve(kJobIdBytes);
 }
 
-void StepBoard::post(StepState head, std::span<const Slice> slices) {
+void StepBoard::post(StepState head, std::span<const StepPart> parts) {
   const std::lock_guard lock(mutex_);
   state_ = std::move(head);
-  count_ = std::min(slices.size(), parts_.size());
-  for (size_t i = 0; i < count_; ++i) {
-    const Sequence& sequence = *slices[i].sequence;
-    StepState::Part& part = parts_[i];
+  count_ = 0;
+  for (const StepPart& of_step : parts) {
+    if (of_step.sequence == nullptr || count_ == parts_.size()) continue;
+    const Sequence& sequence = *of_step.sequence;
+    StepState::Part& part = parts_[count_++];
     part.job_id.assign(sequence.request.job_id, 0, kJobIdBytes);
     part.decoding = sequence.missing() == 1;
     part.computed = sequence.computed;

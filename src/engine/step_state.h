@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/scheduler.h"
+#include "engine/step.h"
 
 namespace llorch {
 
@@ -32,8 +32,8 @@ class StepBoard {
  public:
   explicit StepBoard(int32_t max_batch);
 
-  // The sequences are those of `slices`. Allocates nothing. Engine thread.
-  void post(StepState head, std::span<const Slice> slices);
+  // The sequences are those of `parts`. Allocates nothing. Engine thread.
+  void post(StepState head, std::span<const StepPart> parts);
   StepState read() const;  // any thread
 
  private:

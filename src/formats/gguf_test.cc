@@ -257,6 +257,11 @@ TEST(StoredTensor, ReadsRowsInTheOrderOfTheCheckpoint) {
   ASSERT_EQ(values.size(), 32u);
   std::memcpy(got.data(), values.data(), 32);
   EXPECT_EQ(got, (std::vector<float>{0, 1, 2, 3, 4, 5, 6, 7}));
+  for (size_t row = 0; row < 8; ++row) {
+    float value = -1;
+    tensor.read_row(row, {&value, 1});
+    EXPECT_EQ(value, got[row]);
+  }
 }
 
 TEST(StoredTensor, DecodesAndShifts) {

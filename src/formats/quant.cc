@@ -178,6 +178,14 @@ void decode_mxfp4(const uint8_t* b, float* y) {
   }
 }
 
+// What `--quantize f8_e4m3` makes.
+void decode_f8_e4m3(const uint8_t* b, float* y) {
+  const float d = f16(b);
+  for (int i = 0; i < 32; ++i) y[i] = d * f32_from_e4m3(b[2 + i]);
+}
+
+constexpr GgmlType kF8E4M3 = {UINT32_MAX, "F8_E4M3", 32, 34, decode_f8_e4m3};
+
 constexpr GgmlType kTypes[] = {
     {0, "F32", 1, 4, decode_f32},
     {1, "F16", 1, 2, decode_f16},
@@ -229,10 +237,12 @@ std::optional<DType> dtype_of(const GgmlType& type) {
   for (const SameType& same : kSameTypes) {
     if (same.id == type.id) return same.dtype;
   }
+  if (type.id == kF8E4M3.id) return DType::kF8E4M3;
   return std::nullopt;
 }
 
 const GgmlType& ggml_type_of(DType quantised) {
+  if (quantised == DType::kF8E4M3) return kF8E4M3;
   for (const SameType& same : kSameTypes) {
     if (same.dtype == quantised) return *find_ggml_type(same.id);
   }

@@ -12,10 +12,10 @@
 
 namespace llorch {
 
-// One of ggml's element types. Values are stored in blocks along a row; F32 and its like are blocks
-// of one.
+// One of ggml's element types, or our F8_E4M3. Values are stored in blocks along a row; F32 and its
+// like are blocks of one.
 struct GgmlType {
-  uint32_t id;       // as a GGUF file has it
+  uint32_t id;       // as a GGUF file has it; of F8_E4M3 none that one can have
   const char* name;  // "Q4_K"
   int block_values;
   int block_bytes;

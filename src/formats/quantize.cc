@@ -93,6 +93,12 @@ void encode_q8_0(Values x, uint8_t* b) {
   }
 }
 
+// Codes are those next to the values in steps of the scale as it is kept.
+void encode_f8_e4m3(Values x, uint8_t* b) {
+  const float factor = inverse(put_f16(std::abs(extreme(x)) / 448, b));
+  for (size_t i = 0; i < 32; ++i) b[2 + i] = e4m3_from_f32(x[i] * factor);
+}
+
 void encode_q4_0(Values x, uint8_t* b) {
   const float d = extreme(x) / -8, factor = inverse(d);
   put_f16(d, b);
@@ -362,6 +368,8 @@ Encoder encoder_of(DType type) {
       return {encode_q6_k, 127 * 31};
     case DType::kIQ4_NL:
       return {encode_iq4_nl, 113};
+    case DType::kF8E4M3:
+      return {encode_f8_e4m3, 448};
     default:
       CHECK(false);
   }

@@ -48,6 +48,14 @@ TEST(Quantize, GivesThePackagesBlocks) {
   EXPECT_EQ(fnv(quantized(DType::kQ4_0, values)), 0x77cd9334ef46a23cu);
 }
 
+// numpy's float16 and ml_dtypes' float8_e4m3fn: codes of x * (1 / d), d = f16(highest / 448).
+TEST(Quantize, GivesMlDtypesE4M3) {
+  std::vector<float> values = TestNumbers(7).floats(65536, 3);
+  for (size_t i = 4096; i < 8192; ++i) values[i] = 0;
+  EXPECT_EQ(fnv(quantized(DType::kF8E4M3, values)), 0xe3ea0aa646d0c751u);
+  EXPECT_NEAR(mean_square(values, there_and_back(DType::kF8E4M3, values)), 0.00166330580, 1e-9);
+}
+
 std::vector<float> normal_numbers() {
   TestNumbers numbers(2);
   std::vector<float> values(65536);
@@ -125,9 +133,10 @@ struct Range {
   DType type;
   float codes, f16s, gap;
 };
-constexpr Range kRanges[] = {{DType::kQ8_0, 127, 127, 1}, {DType::kQ4_0, 8, 8, 1},
-                             {DType::kQ4_K, 7.5, 63, 1},  {DType::kQ5_K, 15.5, 63, 1},
-                             {DType::kQ6_K, 32, 3937, 1}, {DType::kIQ4_NL, 127, 113, 24}};
+constexpr Range kRanges[] = {{DType::kQ8_0, 127, 127, 1},   {DType::kQ4_0, 8, 8, 1},
+                             {DType::kQ4_K, 7.5, 63, 1},    {DType::kQ5_K, 15.5, 63, 1},
+                             {DType::kQ6_K, 32, 3937, 1},   {DType::kIQ4_NL, 127, 113, 24},
+                             {DType::kF8E4M3, 448, 448, 32}};
 
 // Whatever the values, those of a block are finite, and none is further off than three of the steps
 // that the block's highest calls for. A value too large becomes the highest that there is.

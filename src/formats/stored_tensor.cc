@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "ops/dtype.h"
 
 namespace llorch {
 
@@ -61,6 +62,24 @@ std::span<const std::byte> StoredTensor::read(std::vector<std::byte>* scratch) c
     std::for_each(values, values + count, [this](float& value) { value += shift; });
   }
   return *scratch;
+}
+
+void StoredTensor::read_row(size_t row, std::span<float> values) const {
+  CHECK(type && dims.size() == 2);
+  const auto rows = static_cast<size_t>(dims[0]);
+  CHECK(row < rows && values.size() == static_cast<size_t>(dims[1]));
+  const size_t row_bytes = bytes.size() / rows;
+  const size_t head = paired_heads > 0 ? rows / static_cast<size_t>(paired_heads) : 0;
+  const auto stored =
+      bytes.subspan((head > 0 ? paired_row(row, head) : row) * row_bytes, row_bytes);
+  if (blocks != nullptr) {
+    dequantize(*blocks, stored, values.data());
+  } else {
+    std::ranges::copy(to_f32(stored, *type, values.size()), values.begin());
+  }
+  if (shift != 0) {
+    for (float& value : values) value += shift;
+  }
 }
 
 std::optional<DType> StoredTensor::block_type() const {

@@ -32,6 +32,9 @@ struct StoredTensor {
   // stored, else in `*scratch`, which is resized to hold them.
   std::span<const std::byte> read(std::vector<std::byte>* scratch) const;
 
+  // One row of a matrix in f32; `values` has room for it. For who wants few of them.
+  void read_row(size_t row, std::span<float> values) const;
+
   // The quantised type of its blocks, if backends know them as they are stored.
   std::optional<DType> block_type() const;
   // Then, its blocks row by row. Lies in `bytes` or in `*scratch`, as with read().

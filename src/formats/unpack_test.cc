@@ -25,6 +25,8 @@ float value_of(DType type, const BlockScales& scales, int index, uint8_t code) {
       return (q - 128) * scales.d;
     case DType::kQ4_0:
       return (q - 8) * scales.d;
+    case DType::kF8E4M3:
+      return scales.d * f32_from_e4m3(code);
     case DType::kIQ4_NL:
       return kNonLinear[code] * scales.d;
     case DType::kQ6_K: {
@@ -39,12 +41,15 @@ float value_of(DType type, const BlockScales& scales, int index, uint8_t code) {
 
 TEST(Unpack, GivesWhatBlocksStandFor) {
   TestNumbers numbers(1);
-  for (const DType type :
-       {DType::kQ8_0, DType::kQ4_0, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL}) {
+  for (const DType type : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K,
+                           DType::kIQ4_NL, DType::kF8E4M3}) {
     const BlockLayout layout = block_layout(type);
     for (int i = 0; i < 500; ++i) {
       std::vector<std::byte> block(static_cast<size_t>(layout.bytes));
       for (std::byte& byte : block) byte = static_cast<std::byte>(numbers.bits() >> 13);
+      if (type == DType::kF8E4M3) {  // some have no NaN
+        for (std::byte& byte : block) byte &= i % 2 ? std::byte{0xff} : std::byte{0xfb};
+      }
       std::vector<float> want(static_cast<size_t>(layout.values));
       dequantize(ggml_type_of(type), block, want.data());
       bool all_finite = true;
@@ -71,6 +76,7 @@ TEST(Unpack, KnowsScalesThatAreNotFinite) {
   for (const auto& [type, places] : {std::pair{DType::kQ8_0, std::vector<size_t>{0}},
                                      {DType::kQ4_0, {0}},
                                      {DType::kIQ4_NL, {0}},
+                                     {DType::kF8E4M3, {0}},
                                      {DType::kQ4_K, {0, 2}},
                                      {DType::kQ5_K, {0, 2}},
                                      {DType::kQ6_K, {208}}}) {
@@ -81,6 +87,13 @@ TEST(Unpack, KnowsScalesThatAreNotFinite) {
         block[place + 1] = static_cast<std::byte>(high);
         EXPECT_FALSE(is_finite(type, block.data())) << name(type) << " " << place;
       }
+    }
+  }
+  for (const int code : {0x7F, 0xFF}) {
+    for (const size_t place : {size_t{2}, size_t{33}}) {
+      std::vector<std::byte> block(34);
+      block[place] = static_cast<std::byte>(code);
+      EXPECT_FALSE(is_finite(DType::kF8E4M3, block.data())) << place;
     }
   }
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "formats/json_reader.h"
+#include "model/decoder.h"
 #include "model/model_config.h"
 #include "model/weights.h"
 #include "ops/backend.h"
@@ -30,10 +31,16 @@ struct FamilyDefaults {
 //   layers is read afterwards unless there are ropes. Throws Error{kCorruptFile} or
 //   Error{kUnsupported} naming the key.
 //   static void configure(const JsonReader& config, ModelConfig* out);
-//   Tensor step(Ops& op) const;
+// And a step() of its own where its wiring is not the decoder's.
 struct FamilyModel {
   ModelConfig config;
   Weights weights;
+
+  // What the head takes behind the first `layers` layers, [T] -> [T, D].
+  template <class Tape>
+  TensorOf<Tape> step(Tape& op, int layers) const {
+    return decoder_step(op, config, weights, layers);
+  }
 };
 
 }  // namespace llorch

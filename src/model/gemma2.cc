@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "model/decoder.h"
 #include "model/layer_types.h"
 
 namespace llorch {
@@ -43,7 +42,5 @@ void Gemma2::configure(const JsonReader& config, ModelConfig* out) {
   out->logit_softcap = read_softcap(config, "final_logit_softcapping", 30);
   set_alternating_windows(config, 2, out);
 }
-
-Tensor Gemma2::step(Ops& op) const { return decoder_step(op, config, weights); }
 
 }  // namespace llorch

@@ -13,7 +13,6 @@ struct Gemma2 : FamilyModel {
                                             .act = "gelu_pytorch_tanh",
                                             .tied_head = true};
   static void configure(const JsonReader& config, ModelConfig* out);
-  Tensor step(Ops& op) const;
 };
 
 // What Gemma 3 shares.

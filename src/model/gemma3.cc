@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "model/decoder.h"
 #include "model/gemma2.h"
 #include "model/rope.h"
 
@@ -22,7 +21,5 @@ void Gemma3::configure(const JsonReader& config, ModelConfig* out) {
     out->rope_of_layer[i] = out->window[i] == 0 ? 0 : 1;
   }
 }
-
-Tensor Gemma3::step(Ops& op) const { return decoder_step(op, config, weights); }
 
 }  // namespace llorch

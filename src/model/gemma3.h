@@ -14,7 +14,6 @@ struct Gemma3 : FamilyModel {
                                             .tied_head = true,
                                             .rope_theta = 1e6};
   static void configure(const JsonReader& config, ModelConfig* out);
-  Tensor step(Ops& op) const;
 };
 
 }  // namespace llorch

@@ -1,6 +1,5 @@
 #include "model/llama.h"
 
-#include "model/decoder.h"
 #include "model/layer_types.h"
 
 namespace llorch {
@@ -10,7 +9,5 @@ void Llama::configure(const JsonReader& config, ModelConfig* out) {
   out->mlp_bias = config.boolean("mlp_bias").value_or(false);
   require_layer_types(config, out->layers, false);
 }
-
-Tensor Llama::step(Ops& op) const { return decoder_step(op, config, weights); }
 
 }  // namespace llorch

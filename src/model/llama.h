@@ -8,7 +8,6 @@ namespace llorch {
 struct Llama : FamilyModel {
   static constexpr FamilyDefaults kDefaults{.context = 2048};
   static void configure(const JsonReader& config, ModelConfig* out);
-  Tensor step(Ops& op) const;
 };
 
 }  // namespace llorch

@@ -1,6 +1,5 @@
 #include "model/mistral.h"
 
-#include "model/decoder.h"
 #include "model/layer_types.h"
 
 namespace llorch {
@@ -9,7 +8,5 @@ void Mistral::configure(const JsonReader& config, ModelConfig* out) {
   // An absent key means 4096; only null means that there is no window.
   set_one_window(config, config.contains("sliding_window") ? 0 : 4096, out);
 }
-
-Tensor Mistral::step(Ops& op) const { return decoder_step(op, config, weights); }
 
 }  // namespace llorch

@@ -8,7 +8,6 @@ namespace llorch {
 struct Mistral : FamilyModel {
   static constexpr FamilyDefaults kDefaults{.kv_heads = 8, .context = 131'072};
   static void configure(const JsonReader& config, ModelConfig* out);
-  Tensor step(Ops& op) const;
 };
 
 }  // namespace llorch

@@ -1,6 +1,5 @@
 #include "model/mixtral.h"
 
-#include "model/decoder.h"
 #include "model/layer_types.h"
 #include "model/moe_config.h"
 
@@ -13,7 +12,5 @@ void Mixtral::configure(const JsonReader& config, ModelConfig* out) {
   out->moe.ffn = out->ffn;
   out->moe.renormalize = true;
 }
-
-Tensor Mixtral::step(Ops& op) const { return decoder_step(op, config, weights); }
 
 }  // namespace llorch

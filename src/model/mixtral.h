@@ -9,7 +9,6 @@ struct Mixtral : FamilyModel {
   static constexpr FamilyDefaults kDefaults{
       .kv_heads = 8, .context = 131'072, .norm_eps = 1e-5, .rope_theta = 1e6};
   static void configure(const JsonReader& config, ModelConfig* out);
-  Tensor step(Ops& op) const;
 };
 
 }  // namespace llorch

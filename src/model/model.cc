@@ -57,6 +57,10 @@ const ModelConfig& Model::config() const {
                     family_);
 }
 
+const Weights& Model::weights() const {
+  return std::visit([](const auto& family) -> const Weights& { return family.weights; }, family_);
+}
+
 KvSpec Model::kv_spec(int block_tokens, DType type) const {
   const ModelConfig& c = config();
   return {.groups = c.kv.groups,
@@ -84,7 +88,8 @@ int Model::stretched_above() const {
 
 Forward Model::forward() const {
   return [this](Ops& op) {
-    return std::visit([&op](const auto& family) { return family.step(op); }, family_);
+    const ModelConfig& c = config();
+    return op.logits(step(op, c.layers), weights().head, c.logit_softcap);
   };
 }
 

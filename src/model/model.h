@@ -38,6 +38,7 @@ class Model {
   static Model load(const Checkpoint& checkpoint, Backend& backend, const LoadOptions& options);
 
   const ModelConfig& config() const;
+  const Weights& weights() const;
   DType dtype() const { return dtype_; }  // of most of the weights
   // What a KvSpec needs of this model; `type` is the kv cache's.
   KvSpec kv_spec(int block_tokens, DType type) const;
@@ -49,6 +50,11 @@ class Model {
   int stretched_above() const;
   // Valid as long as this Model lives and is not moved.
   Forward forward() const;
+  // The same without the head, and without the layers from `layers` on: [T] -> [T, D].
+  template <class Tape>
+  TensorOf<Tape> step(Tape& op, int layers) const {
+    return std::visit([&](const auto& family) { return family.step(op, layers); }, family_);
+  }
 
  private:
   using AnyFamily = std::variant<Llama, Mistral, Mixtral, Phi, Phi3, Qwen2, Qwen3, Qwen2Moe,

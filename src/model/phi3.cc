@@ -1,6 +1,5 @@
 #include "model/phi3.h"
 
-#include "model/decoder.h"
 #include "model/layer_types.h"
 
 namespace llorch {
@@ -9,7 +8,5 @@ void Phi3::configure(const JsonReader& config, ModelConfig* out) {
   out->fused_projections = true;
   set_one_window(config, 0, out);
 }
-
-Tensor Phi3::step(Ops& op) const { return decoder_step(op, config, weights); }
 
 }  // namespace llorch

@@ -9,7 +9,6 @@ struct Phi3 : FamilyModel {
   static constexpr FamilyDefaults kDefaults{
       .context = 4096, .norm_eps = 1e-5, .partial_rotary = true, .longrope = true};
   static void configure(const JsonReader& config, ModelConfig* out);
-  Tensor step(Ops& op) const;
 };
 
 }  // namespace llorch

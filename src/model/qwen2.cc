@@ -1,6 +1,5 @@
 #include "model/qwen2.h"
 
-#include "model/decoder.h"
 #include "model/layer_types.h"
 
 namespace llorch {
@@ -9,7 +8,5 @@ void Qwen2::configure(const JsonReader& config, ModelConfig* out) {
   out->qkv_bias = true;
   set_upper_windows(config, out);
 }
-
-Tensor Qwen2::step(Ops& op) const { return decoder_step(op, config, weights); }
 
 }  // namespace llorch

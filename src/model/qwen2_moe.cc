@@ -1,6 +1,5 @@
 #include "model/qwen2_moe.h"
 
-#include "model/decoder.h"
 #include "model/layer_types.h"
 #include "model/moe_config.h"
 
@@ -19,7 +18,5 @@ void Qwen2Moe::configure(const JsonReader& config, ModelConfig* out) {
   out->moe = read_qwen_moe(config, {.experts = 60, .top_k = 4, .ffn = 1408}, out->layers);
   out->moe.shared_ffn = read_shared_ffn(config);
 }
-
-Tensor Qwen2Moe::step(Ops& op) const { return decoder_step(op, config, weights); }
 
 }  // namespace llorch

@@ -1,6 +1,5 @@
 #include "model/qwen3.h"
 
-#include "model/decoder.h"
 #include "model/layer_types.h"
 
 namespace llorch {
@@ -10,7 +9,5 @@ void Qwen3::configure(const JsonReader& config, ModelConfig* out) {
   out->qkv_bias = out->out_bias = config.boolean("attention_bias").value_or(false);
   set_upper_windows(config, out);
 }
-
-Tensor Qwen3::step(Ops& op) const { return decoder_step(op, config, weights); }
 
 }  // namespace llorch

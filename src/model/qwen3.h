@@ -8,7 +8,6 @@ namespace llorch {
 struct Qwen3 : FamilyModel {
   static constexpr FamilyDefaults kDefaults{.kv_heads = 32, .head_dim = 128, .context = 32'768};
   static void configure(const JsonReader& config, ModelConfig* out);
-  Tensor step(Ops& op) const;
 };
 
 }  // namespace llorch

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "model/decoder.h"
 #include "model/layer_types.h"
 #include "model/moe_config.h"
 
@@ -16,7 +15,5 @@ void Qwen3Moe::configure(const JsonReader& config, ModelConfig* out) {
   require_layer_types(config, out->layers, window != 0);
   out->moe = read_qwen_moe(config, {.experts = 128, .top_k = 8, .ffn = 768}, out->layers);
 }
-
-Tensor Qwen3Moe::step(Ops& op) const { return decoder_step(op, config, weights); }
 
 }  // namespace llorch

@@ -8,7 +8,6 @@ namespace llorch {
 struct Qwen3Moe : FamilyModel {
   static constexpr FamilyDefaults kDefaults{.kv_heads = 4, .context = 32'768};
   static void configure(const JsonReader& config, ModelConfig* out);
-  Tensor step(Ops& op) const;
 };
 
 }  // namespace llorch

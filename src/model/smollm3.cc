@@ -2,7 +2,6 @@
 
 #include <string>
 
-#include "model/decoder.h"
 #include "model/layer_types.h"
 
 namespace llorch {
@@ -25,7 +24,5 @@ void SmolLm3::configure(const JsonReader& config, ModelConfig* out) {
   }
   set_windows(config, slides, window, out);
 }
-
-Tensor SmolLm3::step(Ops& op) const { return decoder_step(op, config, weights); }
 
 }  // namespace llorch

@@ -9,7 +9,6 @@ struct SmolLm3 : FamilyModel {
   static constexpr FamilyDefaults kDefaults{
       .kv_heads = 4, .context = 32'768, .tied_head = true, .rope_theta = 2e6};
   static void configure(const JsonReader& config, ModelConfig* out);
-  Tensor step(Ops& op) const;
 };
 
 }  // namespace llorch

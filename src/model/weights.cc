@@ -30,6 +30,7 @@ struct Planned {
   std::vector<StoredTensor> parts, biases;
   float add = 0;  // to every element
   Role role = Role::kSmall;
+  int layer = -1;  // -1: of none
 };
 
 template <class Body>
@@ -90,6 +91,7 @@ class Plan {
     add({target, {tensors_.require_part(name, index, count, {rows, cols})}, {}, 0, Role::kLinear});
   }
 
+  int layer = -1;  // of what is added
   std::vector<Planned> weights;
   std::array<size_t, 3> bytes_of{};  // of what is not quantised, by dtype
   size_t total_bytes = 0;
@@ -107,6 +109,7 @@ class Plan {
         }
       }
     }
+    planned.layer = layer;
     weights.push_back(std::move(planned));
   }
 
@@ -260,8 +263,10 @@ Plan make_plan(const Checkpoint& checkpoint, const ModelConfig& c, Weights* out)
   out->layers.resize(static_cast<size_t>(c.layers));
   plan.matrix(&out->embed, {{kEmbed, c.vocab}}, c.hidden, false, Role::kTable);
   for (int i = 0; i < c.layers; ++i) {
+    plan.layer = i;
     LayerPlanner(&plan, c, names, i).plan(&out->layers[static_cast<size_t>(i)]);
   }
+  plan.layer = -1;
   plan.norm(&out->norm, names.final_norm, c.hidden, c);
   if (has_own_head(plan.tensors(), c)) {
     plan.matrix(&out->head, {{kHead, c.vocab}}, c.hidden, c.head_bias, Role::kTable);
@@ -327,7 +332,8 @@ Checked check_values(const StoredTensor& tensor, DType dtype, float add) {
 // whole blocks of 256 in blocks of 32. None: it stays what it is.
 std::optional<DType> quantised_as(DType wanted, Role role, int32_t cols) {
   if (role == Role::kSmall) return std::nullopt;
-  if (role == Role::kTable && wanted != DType::kQ8_0) wanted = DType::kQ6_K;
+  const bool bytes = wanted == DType::kQ8_0 || wanted == DType::kF8E4M3;
+  if (role == Role::kTable && !bytes) wanted = DType::kQ6_K;
   for (const DType type : {wanted, DType::kQ8_0}) {
     if (cols % block_layout(type).values == 0) return type;
   }
@@ -439,6 +445,67 @@ class Reader {
   std::future<Loaded> loading_;  // last, so that it ends first
 };
 
+// A vector, or a matrix that check() takes for one.
+std::vector<float> vector_values(const StoredTensor& tensor, float add) {
+  std::vector<std::byte> scratch;
+  auto values =
+      to_f32(tensor.read(&scratch), *tensor.type, static_cast<size_t>(shape_of(tensor).cols));
+  for (float& value : values) value += add;
+  return values;
+}
+
+// The rows of a tensor as check() and pack() make them, one by one.
+SourceRows source_rows(const StoredTensor& tensor, const Planned& planned,
+                       const WeightTypes& types) {
+  const Shape shape = shape_of(tensor);
+  if (shape.rows == 1) {
+    const bool alone = planned.parts.size() == 1;
+    const DType type = alone ? DType::kF32 : types.plain;
+    return {1, type, [type, row = vector_values(tensor, planned.add)](int32_t, auto values) {
+              std::ranges::transform(row, values.begin(),
+                                     [&](float v) { return rounded(v, type); });
+            }};
+  }
+  const auto stored = types.keep_blocks ? tensor.block_type() : std::nullopt;
+  if (stored) {
+    return {shape.rows, *stored, [tensor](int32_t row, std::span<float> values) {
+              tensor.read_row(static_cast<size_t>(row), values);
+            }};
+  }
+  const auto made =
+      types.quantize ? quantised_as(*types.quantize, planned.role, shape.cols) : std::nullopt;
+  const DType type = made.value_or(types.plain);
+  return {shape.rows, type, [tensor, made, type](int32_t row, std::span<float> values) {
+            tensor.read_row(static_cast<size_t>(row), values);
+            if (made) {
+              std::vector<std::byte> blocks(row_bytes(type, static_cast<int64_t>(values.size())));
+              quantize(ggml_type_of(type), values, blocks.data());
+              dequantize(ggml_type_of(type), blocks, values.data());
+            } else if (type != *tensor.type) {
+              for (float& value : values) value = rounded(value, type);
+            }
+          }};
+}
+
+WeightSource source_of(const Planned& planned, const WeightTypes& types) {
+  WeightSource source{.layer = planned.layer, .shape = {0, shape_of(planned.parts[0]).cols}};
+  std::string biases;
+  for (size_t i = 0; i < planned.parts.size(); ++i) {
+    const StoredTensor& part = planned.parts[i];
+    source.name += (source.name.empty() ? "" : "+") + part.name;
+    source.rows.push_back(source_rows(part, planned, types));
+    source.shape.rows += source.rows.back().count;
+    if (planned.biases.empty()) continue;
+    const DType type = source.rows.back().type;
+    biases += "+" + planned.biases[i].name;
+    for (const float value : vector_values(planned.biases[i], 0)) {
+      source.bias.push_back(is_quantised(type) ? value : rounded(value, types.plain));
+    }
+  }
+  source.name += biases;
+  return source;
+}
+
 }  // namespace
 
 DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config) {
@@ -482,10 +549,23 @@ Weights load_weights(const Checkpoint& checkpoint, const ModelConfig& config, Ba
   }
   const auto most = std::max_element(bytes_as.begin(), bytes_as.end());
   weights.type = static_cast<DType>(most - bytes_as.begin());
+  weights.types = types;
   if (!weights.head) {
     weights.head = weights.embed;
   }
   return weights;
+}
+
+WeightSources weight_sources(const Checkpoint& checkpoint, const ModelConfig& config,
+                             const Weights& weights, int layers) {
+  Weights planned_for = weights;  // so that the plan's targets say which handle is whose
+  const Plan plan = make_plan(checkpoint, config, &planned_for);
+  WeightSources sources;
+  for (const Planned& planned : plan.weights) {
+    if (planned.layer >= layers) continue;
+    sources.emplace(planned.target->impl.get(), source_of(planned, weights.types));
+  }
+  return sources;
 }
 
 }  // namespace llorch

@@ -9,8 +9,18 @@
 #include "formats/checkpoint.h"
 #include "model/model_config.h"
 #include "ops/backend.h"
+#include "ops/oracle.h"
 
 namespace llorch {
+
+// What weights are kept as.
+struct WeightTypes {
+  DType plain = DType::kF32;  // matrices that are not quantised
+  bool keep_blocks = true;    // quantised ones stay as stored where backends take that type, else
+                              // they become `plain` as well
+  std::optional<DType> quantize = {};  // what linear weights become that are not; tables then
+                                       // become that too, or q6_k with a type of fewer bits
+};
 
 struct NormWeights {
   Weight gain, bias;  // {1, n}; bias is a LayerNorm's
@@ -42,15 +52,7 @@ struct Weights {
   NormWeights norm;
   Weight head;               // {V, D}; the same handle as embed if tied
   DType type = DType::kF32;  // of most of all this
-};
-
-// What weights are kept as.
-struct WeightTypes {
-  DType plain = DType::kF32;  // matrices that are not quantised
-  bool keep_blocks = true;    // quantised ones stay as stored where backends take that type, else
-                              // they become `plain` as well
-  std::optional<DType> quantize = {};  // what linear weights become that are not; tables then
-                                       // become q8_0, or q6_k with a type of fewer bits
+  WeightTypes types;         // as they were asked for
 };
 
 // The dtype that most of what is not quantised is stored in, by bytes; f32 if nothing is, or if
@@ -64,5 +66,10 @@ DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config);
 // large for f16.
 Weights load_weights(const Checkpoint& checkpoint, const ModelConfig& config, Backend& backend,
                      const WeightTypes& types, const std::function<void(int percent)>& progress);
+
+// What load_weights() made `weights` from, but for the layers from `layers` on: to be read anew
+// from the checkpoint, which must outlive it.
+WeightSources weight_sources(const Checkpoint& checkpoint, const ModelConfig& config,
+                             const Weights& weights, int layers);
 
 }  // namespace llorch

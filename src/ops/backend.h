@@ -17,9 +17,21 @@
 
 namespace llorch {
 
-// The quantised types are ggml's blocks (ops/dtype.h says how large). Weights have any of them, a
-// kv cache q8_0 alone.
-enum class DType : uint8_t { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_K, kQ5_K, kQ6_K, kIQ4_NL };
+// The quantised types are ggml's blocks (ops/dtype.h says how large), and our own f8_e4m3: an f16
+// scale for 32 values of 8 bits, where BackendInfo::f8. Weights have any of them, a kv cache q8_0
+// and f8_e4m3 alone.
+enum class DType : uint8_t {
+  kF32,
+  kF16,
+  kBF16,
+  kQ8_0,
+  kQ4_0,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
+  kIQ4_NL,
+  kF8E4M3
+};
 enum class Act : uint8_t { kSilu, kGeluTanh, kGelu };  // kGelu: the exact one, by erf
 enum class NormKind : uint8_t { kRms, kLayer };
 
@@ -56,9 +68,12 @@ struct Handle {  // a reference-counted value; what it names never changes
 using Tensor = Handle<struct TensorTag>;  // an activation; its memory returns with the last handle
 using Weight = Handle<struct WeightTag>;  // repacked for this device's kernels; layout private
 
-// One step's input. Host memory that stays unchanged until collect() returns.
+// One step's input. Host memory that stays unchanged until collect() returns, where
+// BackendInfo::steps_in_flight is 1; else until submit() does, what Sampling points to included.
 struct Batch {
-  std::span<const int32_t> tokens;       // [T] token id
+  // [T] token id; -1 - r: the one that wanted row r of the step submitted before gives, or any if
+  // it gives none. That step may be in flight.
+  std::span<const int32_t> tokens;
   std::span<const int32_t> positions;    // [T] 0-based index within its own sequence
   std::span<const int32_t> slots;        // [G, T] where to write k, v; -1 = padding, writes nothing
   std::span<const int32_t> query_start;  // [S + 1] first row of each sequence; the last is T
@@ -68,6 +83,7 @@ struct Batch {
   int32_t blocks_per_sequence = 0;      // N
   std::span<const int32_t> rope_len = {};  // [T] the length that Rope::trained is compared with;
                                            // may be empty where no rope asks
+  int32_t rows_before = 0;                 // wanted ones of the step before that `tokens` may name
 
   std::span<const int32_t> slots_of(size_t group) const {  // [T]
     return slots.subspan(group * tokens.size(), tokens.size());
@@ -218,8 +234,10 @@ class Backend {
   static uint64_t block_bytes(const KvSpec& spec, size_t group);
   void create_kv(const KvSpec& spec, std::span<const int32_t> blocks);
   void copy_block(size_t group, int32_t from, int32_t to);
-  // Starts a step; `sampling` has L entries. collect() waits for it and gives L results.
-  // Throws Error{kDevice} when the device is lost, Error{kInternal} on a wrong shape.
+  // Starts a step; `sampling` has L entries. collect() waits for it and gives L results. Where
+  // steps_in_flight is 2 the next may be submitted before: steps and copy_block() take effect in
+  // the order of their calls, and collect() gives the oldest, which is gone if it throws. Throws
+  // Error{kDevice} when the device is lost, Error{kInternal} on a wrong shape.
   void submit(const Forward& f, const Batch& batch, std::span<const Sampling> sampling);
   std::vector<Sampled> collect();
   // From now on steps of f with few rows may be replayed without calling f, where a device gains by
@@ -239,11 +257,14 @@ class Backend {
 struct BackendInfo {
   const char* name;                   // "cpu"
   const char* device_flag = nullptr;  // "cuda-device", or null where there is nothing to choose
-  // What products round activations to beside weights in bf16, in f16 and in blocks (not
-  // beside_16bit: the two differ): f32 (nothing is rounded), bf16, f16, or q8_0
-  // (ref::rounded_to_int8).
+  // What products round activations to beside weights in bf16, in f16 and in blocks: f32 (nothing
+  // is rounded), bf16, f16, or q8_0 (ref::rounded_to_int8).
   DType beside_bf16 = DType::kF32, beside_f16 = DType::kF32, beside_quantised = DType::kF32;
   bool computes = true;  // else results are made up, and there is nothing to verify
+  bool f8 = false;       // has DType::kF8E4M3
+  // 2: submit() does not compute, so that the next step may be submitted before a collect().
+  int steps_in_flight = 1;
+  int step_tokens = 512;  // rows of a step that fill the device
 };
 extern const BackendInfo kBackendInfo;
 

@@ -19,7 +19,8 @@ struct Known {
 };
 constexpr Known kKnown[] = {{"f32", {1, 4}},      {"f16", {1, 2}},      {"bf16", {1, 2}},
                             {"q8_0", {32, 34}},   {"q4_0", {32, 18}},   {"q4_k", {256, 144}},
-                            {"q5_k", {256, 176}}, {"q6_k", {256, 210}}, {"iq4_nl", {32, 18}}};
+                            {"q5_k", {256, 176}}, {"q6_k", {256, 210}}, {"iq4_nl", {32, 18}},
+                            {"f8_e4m3", {32, 34}}};
 
 const Known& known(DType type) {
   const auto index = static_cast<size_t>(type);
@@ -99,6 +100,26 @@ float f32_from_bf16(uint16_t bits) {
   return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
 }
 
+uint8_t e4m3_from_f32(float value) {
+  const uint32_t sign = std::bit_cast<uint32_t>(value) >> 24 & 0x80u;
+  const float size = std::abs(value);
+  if (std::isnan(value)) return static_cast<uint8_t>(sign | 0x7fu);
+  if (size >= 448) return static_cast<uint8_t>(sign | 0x7eu);
+  if (size < 0x1p-6f) {  // in steps of 2^-9; eight of them are the least normal number
+    return static_cast<uint8_t>(sign | static_cast<uint32_t>(std::nearbyint(size * 0x1p9f)));
+  }
+  const uint32_t bits = std::bit_cast<uint32_t>(size) - (120u << 23);
+  return static_cast<uint8_t>(sign | (bits + 0x7ffffu + (bits >> 20 & 1u)) >> 20);
+}
+
+float f32_from_e4m3(uint8_t bits) {
+  const uint32_t sign = (bits & 0x80u) << 24, rest = bits & 0x7fu;
+  if (rest == 0x7fu) return std::bit_cast<float>(sign | 0x7fc00000u);
+  const float size = rest < 8 ? static_cast<float>(rest) * 0x1p-9f
+                              : std::bit_cast<float>((rest << 20) + (120u << 23));
+  return sign ? -size : size;
+}
+
 float rounded(float value, DType type) {
   CHECK(type != DType::kQ8_0);
   switch (type) {
@@ -113,7 +134,8 @@ float rounded(float value, DType type) {
 }
 
 void round_row(std::span<float> row, DType type) {
-  if (type != DType::kQ8_0) {
+  const bool f8 = type == DType::kF8E4M3;
+  if (type != DType::kQ8_0 && !f8) {
     for (float& value : row) value = rounded(value, type);
     return;
   }
@@ -125,12 +147,14 @@ void round_row(std::span<float> row, DType type) {
       most = std::max(most, std::abs(value));
       finite = finite && std::isfinite(value);
     }
-    const float scale = f32_from_f16(f16_from_f32(most / 127));
+    const float scale = f32_from_f16(f16_from_f32(most / (f8 ? 448.0f : 127.0f)));
+    const auto code = [f8](float x) {  // ties to even
+      return f8 ? f32_from_e4m3(e4m3_from_f32(x)) : std::clamp(std::nearbyint(x), -127.0f, 127.0f);
+    };
     for (float& value : block) {
-      const float steps = std::nearbyint(value * (1 / scale));  // ties to even
       value = !finite || std::isinf(scale) ? std::numeric_limits<float>::quiet_NaN()
               : scale == 0                 ? 0
-                                           : std::clamp(steps, -127.0f, 127.0f) * scale;
+                                           : code(value * (1 / scale)) * scale;
     }
   }
 }

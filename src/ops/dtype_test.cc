@@ -50,6 +50,31 @@ TEST(DType, RoundsToBf16AsTorchDoes) {
   EXPECT_EQ(fnv.hash(), 0xe3e270c2278438bbu);
 }
 
+// ml_dtypes' float8_e4m3fn, of values within 448.
+TEST(DType, ReadsAndRoundsE4M3AsMlDtypesDoes) {
+  Fnv read;
+  for (uint32_t i = 0; i < 256; ++i) {
+    const float value = f32_from_e4m3(static_cast<uint8_t>(i));
+    EXPECT_EQ(std::isnan(value), (i & 0x7f) == 0x7f);
+    if (!std::isnan(value)) read.add(std::bit_cast<uint32_t>(value));
+  }
+  EXPECT_EQ(read.hash(), 0xa5e825ec78ff0f9du);
+  TestNumbers numbers(1);
+  Fnv rounded;
+  for (int i = 0; i < 20000; ++i) {
+    const uint32_t x = numbers.bits();
+    const float value = std::bit_cast<float>((x & 0x807fffffu) | ((112 + ((x >> 20) % 24)) << 23));
+    rounded.add(e4m3_from_f32(std::clamp(value, -448.0f, 448.0f)));
+  }
+  EXPECT_EQ(rounded.hash(), 0x7bef53cf72fb9f48u);
+  EXPECT_EQ(e4m3_from_f32(1e9f), 0x7e);
+  EXPECT_EQ(e4m3_from_f32(-std::numeric_limits<float>::infinity()), 0xfe);
+  EXPECT_EQ(e4m3_from_f32(std::numeric_limits<float>::quiet_NaN()) & 0x7f, 0x7f);
+  EXPECT_EQ(e4m3_from_f32(-0x1p-10f), 0x80);  // halfway to the least number
+  EXPECT_EQ(e4m3_from_f32(0x1.8p-9f), 0x02);
+  EXPECT_EQ(e4m3_from_f32(0x1.fp-7f), 0x08);  // a carry to the least normal number
+}
+
 TEST(DType, KeepsNanAndInfinity) {
   const float nan = std::bit_cast<float>(0x7f800001u);
   const float infinity = std::numeric_limits<float>::infinity();
@@ -65,6 +90,7 @@ TEST(DType, CountsBytesOfRows) {
   EXPECT_EQ(row_bytes(DType::kBF16, 33), 66u);
   EXPECT_EQ(row_bytes(DType::kQ8_0, 32), 34u);
   EXPECT_EQ(row_bytes(DType::kQ8_0, 33), 68u);
+  EXPECT_EQ(row_bytes(DType::kF8E4M3, 64), 68u);
 }
 
 TEST(DType, RoundsRowsToQ8ByBlocks) {
@@ -101,6 +127,24 @@ TEST(DType, RoundsRowsToQ8WithAnF16Scale) {
   EXPECT_EQ(tiny[0], 0);
   std::vector<float> infinite = {1, std::numeric_limits<float>::infinity()};
   round_row(infinite, DType::kQ8_0);
+  EXPECT_TRUE(std::isnan(infinite[0]) && std::isnan(infinite[1]));
+}
+
+TEST(DType, RoundsRowsToF8ByBlocks) {
+  // A scale of 1/4, then one of 2.
+  std::vector<float> row(40), want(40);
+  row[0] = want[0] = -112;
+  row[1] = 27.4f, want[1] = 28;  // 109.6 of codes that are 8 apart
+  row[2] = 0x1.2p-11f, want[2] = 0x1p-11f;
+  row[32] = want[32] = 896;
+  row[33] = -17, want[33] = -16;  // halfway goes to the even code
+  round_row(row, DType::kF8E4M3);
+  EXPECT_EQ(row, want);
+  std::vector<float> tiny = {1e-9f};
+  round_row(tiny, DType::kF8E4M3);
+  EXPECT_EQ(tiny[0], 0);
+  std::vector<float> infinite = {1, std::numeric_limits<float>::infinity()};
+  round_row(infinite, DType::kF8E4M3);
   EXPECT_TRUE(std::isnan(infinite[0]) && std::isnan(infinite[1]));
 }
 

@@ -90,8 +90,9 @@ void attend(std::span<const float> query, int32_t position, int kv_head, const A
   }
 }
 
-// What each expert's result counts for a row; 0 for those that it does not go to.
-std::vector<double> expert_weights(std::span<const float> scores, const MoeSpec& spec) {
+}  // namespace
+
+std::vector<double> expert_weights(std::span<const float> scores, int top_k, bool renormalize) {
   std::vector<size_t> order(scores.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::ranges::stable_sort(order, [&](size_t a, size_t b) { return scores[a] > scores[b]; });
@@ -100,15 +101,13 @@ std::vector<double> expert_weights(std::span<const float> scores, const MoeSpec&
   double total = 0;
   for (size_t i = 0; i < order.size(); ++i) {
     const double weight = std::exp(double{scores[order[i]]} - top);
-    const bool chosen = i < static_cast<size_t>(spec.top_k);
+    const bool chosen = i < static_cast<size_t>(top_k);
     if (chosen) weights[order[i]] = weight;
-    if (chosen || !spec.renormalize) total += weight;
+    if (chosen || !renormalize) total += weight;
   }
   for (double& weight : weights) weight /= total;
   return weights;
 }
-
-}  // namespace
 
 double activate(double x, Act act) {
   if (act == Act::kSilu) return x / (1 + std::exp(-x));
@@ -196,7 +195,8 @@ Matrix moe(const Matrix& x, const MoeSpec& spec) {
   const Matrix scores = linear(x, spec.router);
   Matrix out(x.rows, x.cols);
   for (int r = 0; r < x.rows; ++r) {
-    const std::vector<double> weights = expert_weights(row_of(scores, r), spec);
+    const std::vector<double> weights =
+        expert_weights(row_of(scores, r), spec.top_k, spec.renormalize);
     Matrix row(1, x.cols);
     std::ranges::copy(row_of(x, r), row.values.begin());
     std::vector<double> sum(row.values.size());

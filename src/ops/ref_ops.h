@@ -71,6 +71,8 @@ Matrix mlp(const Matrix& x, const Matrix& gate_up, const Matrix& down, Act act);
 Matrix plain_mlp(const Matrix& x, const Matrix& up, std::span<const float> up_bias,
                  const Matrix& down, std::span<const float> down_bias, Act act);
 Matrix moe(const Matrix& x, const MoeSpec& spec);
+// What each expert's result counts for a row of router logits; 0 for those it does not go to.
+std::vector<double> expert_weights(std::span<const float> scores, int top_k, bool renormalize);
 // Turns the first rope.dims of `head` by `position`.
 void rope(std::span<float> head, const Rope& rope, int32_t position, int32_t rope_len = 0);
 // Rows of one sequence at `positions`: writes their k, v into `cache`, then attends causally.

@@ -226,7 +226,7 @@ void batch(const Batch& batch, const KvLimits& kv) {
 Shape embed(const Batch& batch, NamedShape table) {
   matrix("embed", table);
   for (const int32_t token : batch.tokens) {
-    if (token < 0 || token >= table.shape.rows) {
+    if (token < -batch.rows_before || token >= table.shape.rows) {
       fail("embed", std::string(table.name) + " has " + text(table.shape.rows) +
                         " rows, token is " + text(token));
     }
@@ -368,7 +368,7 @@ void kv_spec(const KvSpec& spec, std::span<const int32_t> blocks) {
   positive("kv_heads", spec.kv_heads);
   positive("head_dim", spec.head_dim);
   positive("block_tokens", spec.block_tokens);
-  if (is_quantised(spec.type) && spec.type != DType::kQ8_0) {
+  if (is_quantised(spec.type) && spec.type != DType::kQ8_0 && spec.type != DType::kF8E4M3) {
     fail("create_kv", std::string("there is no kv cache in ") + name(spec.type));
   }
   want(blocks.size() == spec.groups.size(), "create_kv", "block counts",

@@ -201,6 +201,22 @@ TEST(Shapes, NameTheWeightThatDoesNotFit) {
         shapes::embed(a.batch(), {{50, 8}, "table"});
       },
       "[embed] table has 50 rows, token is 50");
+  a.tokens[2] = -1;
+  expect_refused(
+      [&] {
+        shapes::embed(a.batch(), {{50, 8}, "table"});
+      },
+      "[embed] table has 50 rows, token is -1");
+  Batch ahead = a.batch();
+  ahead.rows_before = 1;
+  EXPECT_EQ(shapes::embed(ahead, {{50, 8}, "table"}), (Shape{4, 8}));
+  a.tokens[2] = -2;
+  expect_refused(
+      [&] {
+        shapes::embed(ahead, {{50, 8}, "table"});
+      },
+      "[embed] table has 50 rows, token is -2");
+  a.tokens[2] = 1;
   expect_refused(
       [&] {
         shapes::logits({3, 8}, a.batch(), {{50, 8}, "head"});

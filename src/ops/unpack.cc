@@ -23,23 +23,33 @@ const uint8_t* bytes_at(const std::byte* block, size_t offset) {
 
 bool has_mins(DType type) { return type == DType::kQ4_K || type == DType::kQ5_K; }
 
+// Eight bytes at a time, in the order of any machine.
+uint64_t load(const uint8_t* from) {
+  uint64_t bytes;
+  std::memcpy(&bytes, from, sizeof bytes);
+  return bytes;
+}
+void store(uint64_t bytes, uint8_t* to) { std::memcpy(to, &bytes, sizeof bytes); }
+constexpr uint64_t each_byte(uint64_t byte) { return byte * 0x0101010101010101u; }
+
 // 32 halves of as many bytes, or 32 of 16 bytes: the low ones first.
 void unpack_halves(const uint8_t* from, bool high, uint8_t* codes) {
-  for (int i = 0; i < 32; ++i) {
-    codes[i] = static_cast<uint8_t>(high ? from[i] >> 4 : from[i] & 0x0F);
+  for (int i = 0; i < 32; i += 8) {
+    store(load(from + i) >> (high ? 4 : 0) & each_byte(0x0F), codes + i);
   }
 }
 void unpack_16_bytes(const uint8_t* from, uint8_t* codes) {
-  for (int i = 0; i < 16; ++i) {
-    codes[i] = from[i] & 0x0F;
-    codes[i + 16] = static_cast<uint8_t>(from[i] >> 4);
+  for (int i = 0; i < 16; i += 8) {
+    store(load(from + i) & each_byte(0x0F), codes + i);
+    store(load(from + i) >> 4 & each_byte(0x0F), codes + i + 16);
   }
 }
 
 // Bits `shift` and on of 32 bytes, above the four that codes have.
-void add_upper_bits(const uint8_t* from, int shift, int mask, uint8_t* codes) {
-  for (int i = 0; i < 32; ++i) {
-    codes[i] = static_cast<uint8_t>(codes[i] | (from[i] >> shift & mask) << 4);
+void add_upper_bits(const uint8_t* from, int shift, uint64_t mask, uint8_t* codes) {
+  for (int i = 0; i < 32; i += 8) {
+    const uint64_t upper = load(from + i) >> shift & each_byte(mask);
+    store(load(codes + i) | upper << 4, codes + i);
   }
 }
 
@@ -49,9 +59,12 @@ void unpack_codes(DType type, const std::byte* block, int index, uint8_t codes[3
   switch (type) {
     case DType::kQ8_0: {
       const uint8_t* values = bytes_at(block, 2);
-      for (int i = 0; i < 32; ++i) codes[i] = values[i] ^ 0x80;
+      for (int i = 0; i < 32; i += 8) store(load(values + i) ^ each_byte(0x80), codes + i);
       return;
     }
+    case DType::kF8E4M3:
+      std::memcpy(codes, block + 2, 32);
+      return;
     case DType::kQ4_0:
     case DType::kIQ4_NL:
       return unpack_16_bytes(bytes_at(block, 2), codes);
@@ -92,6 +105,11 @@ bool is_finite(DType type, const std::byte* block) {
   constexpr uint16_t kExponent = 0x7C00;
   const auto finite = [](uint16_t bits) { return (bits & kExponent) != kExponent; };
   if (type == DType::kQ6_K) return finite(u16(block + kQ6KScale));
+  if (type == DType::kF8E4M3) {
+    for (const uint8_t* code = bytes_at(block, 2); code < bytes_at(block, 34); ++code) {
+      if ((*code & 0x7F) == 0x7F) return false;
+    }
+  }
   return finite(u16(block)) && (!has_mins(type) || finite(u16(block + 2)));
 }
 

@@ -2,7 +2,7 @@
 //
 // A value is d * scale * (code - zero) - dmin * min; types without scales or minima have 1 and 0 in
 // their place. Zero is 128 of Q8_0, 8 of Q4_0, 32 of Q6_K, else 0; of IQ4_NL the code is an index
-// into its table.
+// into its table, of our f8_e4m3 an E4M3.
 #pragma once
 
 #include <cstddef>

@@ -222,6 +222,50 @@ TEST(BackendContract, SameBitsOnBlocksOfAnySize) {
   }
 }
 
+// Sequences decoded together after record(), which may replay their steps: the same bits as alone,
+// for any number of them, for some rows of one (as drafts have) and beside prompts.
+TEST(BackendContract, SameBitsWhereStepsAreReplayed) {
+  constexpr int kSequences = 9, kLength = 40, kBlocks = 5;
+  Rig rig;
+  const Net net(rig);
+  std::vector<std::vector<int32_t>> ids;
+  std::vector<std::vector<float>> want;
+  for (int s = 0; s < kSequences; ++s) {
+    ids.push_back(tokens_of(static_cast<uint32_t>(20 + s), kLength));
+    want.push_back(alone(rig, net, ids.back(), {kLength}));
+  }
+  rig.backend.record(net.forward());
+  std::vector<int> known(kSequences, 0);
+  const auto step = [&](const std::vector<int>& counts) {
+    Rows rows(2);
+    for (size_t s = 0; s < counts.size(); ++s) {
+      if (counts[s] == 0) continue;
+      rows.add(part(ids[s], known[s], counts[s]), known[s],
+               blocks_from(static_cast<int32_t>(s) * kBlocks, kLength), kBlockTokens);
+    }
+    rows.want_all();
+    const Matrix got = rig.run(net.forward(), rows);
+    for (int s = 0, row = 0; s < static_cast<int>(counts.size()); ++s) {
+      const int count = counts[static_cast<size_t>(s)];
+      int& first = known[static_cast<size_t>(s)];
+      const auto begin = want[static_cast<size_t>(s)].begin() + first * kVocab;
+      ASSERT_TRUE(rows_of(got, row, count) == std::vector<float>(begin, begin + count * kVocab))
+          << "sequence " << s << ", " << count << " rows from " << first;
+      row += count;
+      first += count;
+    }
+  };
+  step({1, 1, 1, 1, 1, 1, 1, 1, 1});
+  step({1});
+  step({0, 1, 1});
+  step({1, 0, 1, 1});
+  step({3, 1, 0, 5});
+  step({0, 0, 0, 0, 2});
+  step({1, 1, 1, 1, 1, 1, 1});
+  step({1, 1, 30, 1});
+  step({4, 4, 4, 4, 4, 4, 4, 4, 4});
+}
+
 TEST(BackendContract, PaddingRowsWriteNothingAndChangeNothing) {
   Rig rig;
   const Net net(rig);
@@ -428,7 +472,7 @@ TEST(BackendContract, NamesItsDeviceAndVerifiesIt) {
 TEST(BackendContract, SaysHowMuchMemoryIsMissing) {
   Rig rig;
   const KvSpec huge{
-      .groups = {{.layers = 1000}}, .kv_heads = 100, .head_dim = 1024, .block_tokens = 1024};
+      .groups = {{.layers = 1000}}, .kv_heads = 400, .head_dim = 256, .block_tokens = 1024};
   try {
     rig.create_kv(huge, 1000);
     FAIL();

@@ -21,7 +21,8 @@ struct Mlp {
 // How far element (r, c) of an MLP's result for `x` may be from the oracle's. An activation's slope
 // is at most 1.13 and its value at most its argument's, so an error of the gate or up product
 // reaches the hidden value times the other one's size. `products` are those of x and up.
-double mlp_bound(const Matrix& x, const Mlp& mlp, const Matrix& products, int r, int c) {
+double mlp_bound(const Matrix& x, const Mlp& mlp, const Matrix& products, DType type, int r,
+                 int c) {
   const int ffn = mlp.down.values.cols;
   double hidden_error = 0, hidden = 0, w = 0;
   const auto product_error = [&](int f) {
@@ -32,7 +33,8 @@ double mlp_bound(const Matrix& x, const Mlp& mlp, const Matrix& products, int r,
     const double gate = std::abs(double{products.at(r, f)});
     const double up = mlp.gated ? std::abs(double{products.at(r, f + ffn)}) : 1;
     const double error = product_error(f) * up * 1.2 +
-                         (mlp.gated ? product_error(f + ffn) * gate : 0) + 8 * kEpsilon * gate * up;
+                         (mlp.gated ? product_error(f + ffn) * gate : 0) +
+                         (8 * kEpsilon + unit_roundoff(input_type(type))) * gate * up;
     hidden_error += error * error;
     hidden += gate * gate * up * up;
     w += double{mlp.down.values.at(c, f)} * double{mlp.down.values.at(c, f)};
@@ -113,12 +115,13 @@ void check_mlp(Rig& rig, bool gated, int rows, int cols, int ffn, DType type, Ac
                            : op.plain_mlp(x, mlp.up.weight, mlp.down.weight, act),
                      head);
   });
-  const Matrix want = gated ? ref::mlp(input.x, mlp.up.values, mlp.down.values, act)
-                            : ref::plain_mlp(input.x, mlp.up.values, mlp.up.bias, mlp.down.values,
-                                             mlp.down.bias, act);
-  const Matrix products = ref::linear(input.x, mlp.up.values, mlp.up.bias);
+  const Matrix x = product_input(input.x, type);
+  const Matrix want =
+      gated ? ref::mlp(x, mlp.up.values, mlp.down.values, act)
+            : ref::plain_mlp(x, mlp.up.values, mlp.up.bias, mlp.down.values, mlp.down.bias, act);
+  const Matrix products = ref::linear(x, mlp.up.values, mlp.up.bias);
   expect_close(got, want, [&](int r, int c) {
-    return mlp_bound(input.x, mlp, products, r, c) + kEpsilon * std::abs(double{want.at(r, c)});
+    return mlp_bound(x, mlp, products, type, r, c) + kEpsilon * std::abs(double{want.at(r, c)});
   });
 }
 
@@ -151,7 +154,7 @@ std::ostream& operator<<(std::ostream& out, const MoeCase& c) {
 // A mixture on the backend and in the oracle.
 class Mixture {
  public:
-  Mixture(Rig& rig, const MoeCase& c, DType type, double router_scale = 1) : case_(c) {
+  Mixture(Rig& rig, const MoeCase& c, DType type, double router_scale = 1) : case_(c), type_(type) {
     router_ = rig.pack(random_matrix(c.experts, c.cols, 60, router_scale), type);
     for (uint32_t e = 0; e < static_cast<uint32_t>(c.experts); ++e) {
       experts_.push_back(expert(rig, c.ffn, 100 + e, type));
@@ -201,7 +204,7 @@ class Mixture {
           score += dot_tolerance(row_norm(x, r), row_norm(gate_.values, 0), x.cols);
         }
         for (int c = 0; c < x.cols; ++c) {
-          const double bound = mlp_bound(x, mlp, products, r, c) +
+          const double bound = mlp_bound(x, mlp, products, type_, r, c) +
                                (2 * score + 16 * kEpsilon) * std::abs(double{part.at(r, c)});
           // The shared expert's part is added.
           const bool shared = e == gate_up_.size();
@@ -220,6 +223,7 @@ class Mixture {
   }
 
   MoeCase case_;
+  DType type_;
   Pair router_, gate_;
   Mlp shared_;
   std::vector<Mlp> experts_;  // the shared one, if there is one, is the last
@@ -235,9 +239,9 @@ void check_moe(Rig& rig, const MoeCase& c, DType type, double router_scale = 1) 
   const Matrix got = run(rig, input, [&](Ops& op) {
     return op.logits(op.moe(op.embed(input.table.weight), moe), head);
   });
-  const Matrix bounds = mixture.bounds(input.x);
-  expect_close(got, mixture.expected(input.x),
-               [&](int r, int col) { return double{bounds.at(r, col)}; });
+  const Matrix x = product_input(input.x, type);
+  const Matrix bounds = mixture.bounds(x);
+  expect_close(got, mixture.expected(x), [&](int r, int col) { return double{bounds.at(r, col)}; });
 }
 
 TEST(Conformance, MoeOverShapesAndTypes) {

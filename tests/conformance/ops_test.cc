@@ -164,7 +164,7 @@ void check_linear(Rig& rig, const LinearShape& shape, DType type, DType given, b
   const Matrix got = run(rig, input, [&](Ops& op) {
     return op.logits(op.linear(op.embed(input.table.weight), w.weight), head);
   });
-  const Matrix want = ref::linear(input.x, w.values, w.bias);
+  const Matrix want = ref::linear(product_input(input.x, type), w.values, w.bias);
   expect_close(got, want, [&](int r, int c) {
     return dot_tolerance(row_norm(input.x, r), row_norm(w.values, c), shape.in) +
            kEpsilon * std::abs(double{want.at(r, c)});
@@ -244,7 +244,8 @@ TEST(Conformance, LogitsPickRowsAndCap) {
         for (int32_t r = 0; r < rows; ++r) {
           if (r % 3 != 1) batch.wanted.push_back(r);
         }
-        const Matrix want = ref::logits(input.x, batch.wanted, head.values, cap);
+        const Matrix want =
+            ref::logits(product_input(input.x, type), batch.wanted, head.values, cap);
         // The cap's slope is at most 1; it adds a few roundings of numbers up to its size.
         expect_close(rig.run(f, batch), want, [&, cols = cols](int r, int c) {
           return dot_tolerance(row_norm(input.x, batch.wanted[static_cast<size_t>(r)]),
@@ -263,7 +264,7 @@ TEST(Conformance, TiedHeadReadsTheTableOfEmbed) {
     const Matrix got = run(rig, input, [&](Ops& op) {
       return op.logits(op.embed(input.table.weight), input.table.weight);
     });
-    const Matrix want = ref::linear(input.x, input.x);
+    const Matrix want = ref::linear(product_input(input.x, type), input.x);
     expect_close(got, want, [&](int r, int c) {
       return dot_tolerance(row_norm(input.x, r), row_norm(input.x, c), 50);
     });
@@ -471,13 +472,16 @@ class AttentionRun {
     const double stored = case_.type == DType::kF32 || exact ? 0
                           : case_.type == DType::kF16        ? std::ldexp(1, -10)
                           : case_.type == DType::kBF16       ? std::ldexp(1, -7)
-                                                             : 1.0 / 127;
+                          : case_.type == DType::kQ8_0       ? 1.0 / 127
+                                                             : 1.0 / 14;
     // Norm and rope err by a few epsilon each, which reaches the score like a longer sum.
+    const double roundoff = attention_roundoff(case_.type);
     const double score =
-        double{spec_.scale} * (3 * dot_tolerance(q, k, n) +
+        double{spec_.scale} * (3 * dot_tolerance(q, k, n) + 2 * roundoff * q * k +
                                2 * stored * largest_q * largest_k / std::sqrt(double(n))) +
         8 * kEpsilon * double{spec_.softcap};
-    return v * (2 * score + dot_tolerance(1, 1, static_cast<int>(cache.keys.size())));
+    return v *
+           (2 * score + 3 * roundoff + dot_tolerance(1, 1, static_cast<int>(cache.keys.size())));
   }
 
   Case case_;

@@ -1,7 +1,5 @@
 // Products with quantised weights against the oracle, which takes them and the activations for
 // what they stand for; and that a row's result is the same to the bit whatever it is computed with.
-#include <map>
-
 #include "base/error.h"
 #include "formats/quant.h"
 #include "rig.h"
@@ -9,10 +7,13 @@
 namespace llorch {
 namespace {
 
-// By ggml's number.
-const std::map<DType, uint32_t> kGgmlIds = {{DType::kQ8_0, 8},  {DType::kQ4_0, 2},
-                                            {DType::kQ4_K, 12}, {DType::kQ5_K, 13},
-                                            {DType::kQ6_K, 14}, {DType::kIQ4_NL, 20}};
+// Those that the backend has.
+const std::vector<DType> kQuantised = [] {
+  std::vector<DType> types = {DType::kQ8_0, DType::kQ4_0, DType::kQ4_K,
+                              DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL};
+  if (kBackendInfo.f8) types.push_back(DType::kF8E4M3);
+  return types;
+}();
 
 // Blocks of random bits, every code among them; scales are as large as those of real weights.
 std::vector<std::byte> random_blocks(DType type, int rows, int cols, uint32_t seed) {
@@ -20,7 +21,11 @@ std::vector<std::byte> random_blocks(DType type, int rows, int cols, uint32_t se
   const auto block_bytes = static_cast<size_t>(layout.bytes);
   std::vector<std::byte> blocks(static_cast<size_t>(rows) * row_bytes(type, cols));
   TestNumbers numbers(seed);
-  for (std::byte& byte : blocks) byte = static_cast<std::byte>(numbers.bits() >> 11);
+  for (std::byte& byte : blocks) {
+    byte = static_cast<std::byte>(numbers.bits() >> 11);
+    // Not a NaN.
+    if (type == DType::kF8E4M3 && (byte & std::byte{0x7f}) == std::byte{0x7f}) byte ^= std::byte{1};
+  }
   const auto put = [&](size_t at, double scale) {
     const uint16_t bits = f16_from_f32(static_cast<float>(scale * (0.5 + numbers.unit())));
     std::memcpy(&blocks[at], &bits, sizeof bits);
@@ -40,7 +45,7 @@ struct Quantised {
   Quantised(Rig& rig, DType type, int rows, int cols, uint32_t seed, bool biased = false)
       : blocks(random_blocks(type, rows, cols, seed)), raw{"w", type, {rows, cols}, blocks} {
     pair.values = Matrix(rows, cols);
-    dequantize(*find_ggml_type(kGgmlIds.at(type)), blocks, pair.values.values.data());
+    dequantize(ggml_type_of(type), blocks, pair.values.values.data());
     if (biased) pair.bias = TestNumbers(seed + 1).floats(static_cast<size_t>(rows), 2);
     const auto bias_bytes = bytes_of(pair.bias, DType::kF32);
     const RawTensor raw_bias{"b", DType::kF32, {1, rows}, bias_bytes};
@@ -76,7 +81,7 @@ auto tolerance(const Matrix& x, const Matrix& w, const Matrix& want) {
 
 TEST(Quantised, LinearOverShapesAndTypes) {
   Rig rig;
-  for (const auto& [type, id] : kGgmlIds) {
+  for (const DType type : kQuantised) {
     for (const auto& [rows, in, out] : {std::tuple{1, 256, 2},
                                         {2, 512, 33},
                                         {3, 256, 100},
@@ -100,7 +105,7 @@ TEST(Quantised, LinearOverShapesAndTypes) {
       const Matrix got = run(rig, input, [&](Ops& op) {
         return op.logits(op.linear(op.embed(input.table.weight), w.pair.weight), head);
       });
-      const Matrix x = ref::rounded_to_int8(input.x);
+      const Matrix x = product_input(input.x, type);
       const Matrix want = ref::linear(x, w.pair.values, w.pair.bias);
       expect_close(got, want, tolerance(x, w.pair.values, want));
     }
@@ -117,7 +122,7 @@ TEST(Quantised, ColumnsThatAreBlocksOf32Only) {
       const Matrix got = run(rig, input, [&](Ops& op) {
         return op.logits(op.linear(op.embed(input.table.weight), w.pair.weight), head);
       });
-      const Matrix x = ref::rounded_to_int8(input.x);
+      const Matrix x = product_input(input.x, type);
       const Matrix want = ref::linear(x, w.pair.values);
       expect_close(got, want, tolerance(x, w.pair.values, want));
     }
@@ -126,7 +131,7 @@ TEST(Quantised, ColumnsThatAreBlocksOf32Only) {
 
 TEST(Quantised, EmbedGivesWhatTheBlocksStandFor) {
   Rig rig;
-  for (const auto& [type, id] : kGgmlIds) {
+  for (const DType type : kQuantised) {
     SCOPED_TRACE(name(type));
     const Quantised table(rig, type, 71, 512, 45);
     std::vector<int32_t> ids(71);
@@ -168,7 +173,7 @@ TEST(Quantised, LogitsCapAndPartsOfSeveralTypes) {
     const Input input(rig, rows, 256, 50);
     const Matrix got =
         run(rig, input, [&](Ops& op) { return op.logits(op.embed(input.table.weight), w, 3); });
-    const Matrix x = ref::rounded_to_int8(input.x);
+    const Matrix x = product_input(input.x, DType::kQ4_K);
     Matrix want = ref::linear(x, stacked, all_bias);
     const Matrix exact = ref::linear(input.x, stacked, all_bias);
     for (int r = 0; r < rows; ++r) {
@@ -234,7 +239,7 @@ TEST(Quantised, MlpRoundsBetweenItsProducts) {
       return op.logits(
           op.mlp(op.embed(input.table.weight), up.pair.weight, down.pair.weight, Act::kSilu), head);
     });
-    const Matrix both = ref::linear(ref::rounded_to_int8(input.x), up.pair.values);
+    const Matrix both = ref::linear(product_input(input.x, DType::kQ8_0), up.pair.values);
     Matrix hidden(rows, width);
     for (int r = 0; r < rows; ++r) {
       for (int k = 0; k < width; ++k) {
@@ -242,7 +247,7 @@ TEST(Quantised, MlpRoundsBetweenItsProducts) {
             static_cast<float>(ref::activate(both.at(r, k), Act::kSilu) * both.at(r, width + k));
       }
     }
-    const Matrix x = ref::rounded_to_int8(hidden);
+    const Matrix x = product_input(hidden, DType::kQ4_0);
     const Matrix want = ref::linear(x, down.pair.values);
     expect_close(got, want, [&](int r, int c) {
       // One value may lie on the edge between two steps.
@@ -258,7 +263,7 @@ TEST(Quantised, MlpRoundsBetweenItsProducts) {
 
 TEST(Quantised, SameBitsWithAnyRowsAndThreads) {
   constexpr int kRows = 70;
-  for (const auto& [type, id] : kGgmlIds) {
+  for (const DType type : kQuantised) {
     SCOPED_TRACE(name(type));
     std::vector<float> want;
     for (const int threads : {1, 3}) {
@@ -336,6 +341,29 @@ TEST(Quantised, RefusesWhatIsNoWholeBlock) {
   refused({"w", DType::kQ8_0, {2, 32}, part(67)}, "w bytes; got 67, want 68");
   refused({"w", DType::kQ4_K, {2, 32}, part(36)}, "want whole blocks of 256");
   refused({"w", DType::kQ4_0, {1, 32}, part(18)}, "w is quantised");
+}
+
+TEST(Quantised, RefusesF8WhereItIsNotThere) {
+  if (kBackendInfo.f8) GTEST_SKIP();
+  Rig rig;
+  const std::vector<std::byte> bytes(2 * 34);
+  const RawTensor raw{"w", DType::kF8E4M3, {2, 32}, bytes};
+  const auto refused = [](const auto& body) {
+    try {
+      body();
+      ADD_FAILURE() << "not refused";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kUnsupported) << error.what();
+      EXPECT_NE(std::string(error.what()).find("f8_e4m3"), std::string::npos) << error.what();
+    }
+  };
+  refused([&] { rig.backend.pack({&raw, 1}, DType::kF32); });
+  const KvSpec spec{.groups = {{.layers = 1}},
+                    .kv_heads = 1,
+                    .head_dim = 32,
+                    .block_tokens = 4,
+                    .type = DType::kF8E4M3};
+  refused([&] { rig.create_kv(spec, 1); });
 }
 
 }  // namespace

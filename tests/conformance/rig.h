@@ -22,7 +22,12 @@ namespace llorch {
 using ref::Matrix;
 
 constexpr DType kTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
-constexpr DType kKvTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0};
+// f8_e4m3 where the linked backend has it.
+inline const std::vector<DType> kKvTypes = [] {
+  std::vector<DType> types = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0};
+  if (kBackendInfo.f8) types.push_back(DType::kF8E4M3);
+  return types;
+}();
 
 inline Matrix random_matrix(int rows, int cols, uint32_t seed, double scale = 1) {
   Matrix m(rows, cols);
@@ -231,6 +236,36 @@ struct Input {
 inline Matrix run(Rig& rig, const Input& input, const Forward& f) {
   rig.prepare(f, input.count);
   return rig.run(f, input.rows());
+}
+
+// What the linked backend's products with weights of `type` round activations to.
+inline DType input_type(DType type) {
+  if (is_quantised(type)) return kBackendInfo.beside_quantised;
+  return type == DType::kBF16  ? kBackendInfo.beside_bf16
+         : type == DType::kF16 ? kBackendInfo.beside_f16
+                               : DType::kF32;
+}
+
+// x as those products take it.
+inline Matrix product_input(const Matrix& x, DType type) {
+  const DType as = input_type(type);
+  if (as == DType::kQ8_0) return ref::rounded_to_int8(x);
+  Matrix out = x;
+  for (float& v : out.values) v = rounded(v, as);
+  return out;
+}
+
+// The largest relative error of a float that is rounded to a type, as it is between two products:
+// it may be rounded the other way than the oracle's, which differs in its last bits.
+inline double unit_roundoff(DType type) {
+  return type == DType::kBF16 ? std::ldexp(1, -8) : type == DType::kF16 ? std::ldexp(1, -11) : 0;
+}
+
+// The same of queries, weights and cached values in attention: a backend that rounds beside 16-bit
+// weights attends in 16 bits too, in bf16 to a cache of that type and in f16 to other small ones.
+inline double attention_roundoff(DType kv) {
+  if (kBackendInfo.beside_bf16 == DType::kF32 || kv == DType::kF32) return 0;
+  return unit_roundoff(kv == DType::kBF16 ? kv : DType::kF16);
 }
 
 inline double norm_of(const float* values, int count) {

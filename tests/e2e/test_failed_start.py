@@ -32,6 +32,8 @@ def failed_start(binary, *args, env=None):
     (["--api-key-file", "f"], "--api-key-file"),
     (["--result-retention", "-1"], "--result-retention"),
     (["--resume-grace", "soon"], "--resume-grace"),
+    (["--verify-against-cpu", "-1"], "--verify-against-cpu"),
+    (["--verify-against-cpu", "1"], "--verify-against-cpu"),  # the fake worker makes its results up
     (["--cuda-device", "0"], "--cuda-device"),
     (["--metal-device", "0"], "--metal-device"),
     (["--context-length", "999999"], "--context-length"),

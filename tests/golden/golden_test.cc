@@ -86,7 +86,8 @@ TEST_P(Golden, GivesTheReferenceLogitsHoweverThePromptIsCut) {
 // No further from transformers' f32 than transformers is when it computes in that type; with a
 // smaller kv cache alone, no further than transformers in bf16, and twice as far in q8_0. A mixture
 // of experts is not continuous: a row whose router all but hesitates may go either way, so it is
-// judged by the median row.
+// judged by the median row, or where activations are rounded too by the median of the better half:
+// all rows that attend to one that went the other way differ as well.
 TEST_P(Golden, ErrsLessThanTransformersIn16Bits) {
   for (const auto& [dtype, kv_type] : {std::pair{DType::kBF16, DType::kBF16},
                                        {DType::kF16, DType::kF16},
@@ -112,9 +113,12 @@ TEST_P(Golden, ErrsLessThanTransformersIn16Bits) {
     const double sum = std::accumulate(mean_squares.begin(), mean_squares.end(), 0.0);
     const auto& allowed = kv_type == DType::kF16 ? reference_.f16_error : reference_.bf16_error;
     const double factor = kv_type == DType::kQ8_0 ? 2 : 1;
+    const bool mixture = !loaded.model.config().moe.layers.empty();
+    const bool rounds = kBackendInfo.beside_bf16 != DType::kF32;
+    const double judged = mean_squares[mean_squares.size() / (mixture && rounds ? 4 : 2)];
     ASSERT_EQ(allowed.size(), 3u);
-    EXPECT_LE(std::sqrt(mean_squares[mean_squares.size() / 2]), factor * double{allowed[0]});
-    if (loaded.model.config().moe.layers.empty()) {
+    EXPECT_LE(std::sqrt(judged), factor * double{allowed[0]});
+    if (!mixture) {
       EXPECT_LE(std::sqrt(sum / static_cast<double>(rows.size())), factor * double{allowed[1]});
       EXPECT_LE(worst / static_cast<double>(rows.size()), factor * double{allowed[2]});
     }

@@ -79,9 +79,20 @@ void Backend::verify_device() {
   }
 }
 
+namespace {
+
+void refuse_f8(DType type) {
+  if (type == DType::kF8E4M3) {
+    throw Error(ErrorCode::kUnsupported, "[cpu] f8_e4m3 is for the cuda worker");
+  }
+}
+
+}  // namespace
+
 Weight Backend::pack(std::span<const RawTensor> parts, DType type,
                      std::span<const RawTensor> bias) {
   const Shape shape = shapes::packed(parts, bias);
+  for (const RawTensor& part : parts) refuse_f8(part.type);
   auto impl = std::make_shared<Weight::Impl>();
   impl->held_bytes = impl_->weight_bytes;
   impl->name = shapes::packed_name(parts);
@@ -107,6 +118,7 @@ uint64_t Backend::block_bytes(const KvSpec& spec, size_t group) {
 
 void Backend::create_kv(const KvSpec& spec, std::span<const int32_t> blocks) {
   shapes::kv_spec(spec, blocks);
+  refuse_f8(spec.type);
   impl_->kv = {};
   for (size_t group = 0; group < blocks.size(); ++group) {
     const uint64_t bytes = block_bytes(spec, group) * uint64_t(blocks[group]);

@@ -3,6 +3,9 @@
 // written where: a wrong slot or block table is an Error{kInternal}, and logits, draws and logprobs
 // depend on all that the blocks say has led to a row. Knows no model.
 //
+// Like a device that is not waited for it takes two steps at a time: submit() copies, and collect()
+// computes, by what the kv blocks hold once all that was asked for before has been done.
+//
 // Environment, read once by the constructor. Steps count from 1; a warm-up's count too.
 //   LLORCH_FAKE_STEP_MS=n        every step takes n milliseconds
 //   LLORCH_FAKE_GATE=path        every step first reads one byte from this FIFO
@@ -13,6 +16,7 @@
 //   LLORCH_FAKE_STEP_JOULES=n    there is a meter, and every step draws n joules
 //   LLORCH_FAKE_WATTS=n          there is a meter, and n watts are drawn all the time beside that
 //   LLORCH_FAKE_METER_JOULES=n   the meter moves by n joules, or a multiple of it, at a time
+//   LLORCH_FAKE_STEPS_IN_FLIGHT=2  BackendInfo says 2, else 1; read when the process begins
 #include <algorithm>
 #include <atomic>
 #include <charconv>
@@ -213,6 +217,61 @@ class KvHistory {
 
 }  // namespace
 
+// A step that has been submitted, in memory of its own.
+struct QueuedStep {
+  uint64_t number = 0;
+  std::vector<int32_t> tokens, positions, slots, query_start, kv_len, blocks, logit_rows, rope_len;
+  std::vector<int32_t> histories;  // of rows with a penalty, one after the other
+  std::vector<Sampling> sampling;
+  std::vector<GroupUse> uses;
+  Batch batch;
+  int32_t vocab = 0;
+  struct Copy {
+    size_t group;
+    int32_t from, to;
+  };
+  std::vector<Copy> copies;  // asked for after it
+
+  void take(const Batch& from, std::span<const Sampling> wanted) {
+    const auto copy = [](std::vector<int32_t>& to, std::span<const int32_t> values) {
+      to.assign(values.begin(), values.end());
+      return std::span<const int32_t>(to);
+    };
+    batch = {.tokens = copy(tokens, from.tokens),
+             .positions = copy(positions, from.positions),
+             .slots = copy(slots, from.slots),
+             .query_start = copy(query_start, from.query_start),
+             .kv_len = copy(kv_len, from.kv_len),
+             .blocks = copy(blocks, from.blocks),
+             .logit_rows = copy(logit_rows, from.logit_rows),
+             .blocks_per_sequence = from.blocks_per_sequence,
+             .rope_len = copy(rope_len, from.rope_len)};
+    sampling.assign(wanted.begin(), wanted.end());
+    histories.clear();
+    for (const Sampling& s : sampling) {
+      if (has_penalty(s)) histories.insert(histories.end(), s.history.begin(), s.history.end());
+    }
+    size_t begin = 0;
+    for (Sampling& s : sampling) {
+      const size_t size = has_penalty(s) ? s.history.size() : 0;
+      s.history = std::span(histories).subspan(begin, size);
+      begin += size;
+    }
+    copies.clear();
+  }
+
+  static bool has_penalty(const Sampling& s) {
+    return s.repetition_penalty != 0 && s.repetition_penalty != 1;
+  }
+
+  // The tokens of the step before are known now.
+  void resolve(std::span<const int32_t> given) {
+    for (int32_t& token : tokens) {
+      if (token < 0) token = std::max(given[static_cast<size_t>(-1 - token)], 0);
+    }
+  }
+};
+
 // What the ops of a running step see.
 struct Ops::Step {
   const Batch& batch;
@@ -299,7 +358,11 @@ struct Backend::Impl {
   uint64_t step_number = 0;
   const std::chrono::steady_clock::time_point opened = std::chrono::steady_clock::now();
   std::atomic<uint64_t> joules_of_steps{0};
-  std::vector<Sampled> results;
+  // Those in flight, the oldest at `first`, and the wanted tokens of the last one computed.
+  QueuedStep queue[2];
+  size_t first = 0, in_flight = 0;
+  std::vector<int32_t> given;
+  bool after_failure = false;  // the step before was not computed: nothing can follow from it
   SamplingScratch scratch;
   std::vector<float> row;
 
@@ -344,8 +407,7 @@ struct Backend::Impl {
   // `led_to` says what has led to the token.
   Sampled next_of(int32_t token, uint64_t led_to, int32_t vocab, const Sampling& sampling) {
     const int32_t next = static_cast<int32_t>((int64_t{token} + 1) % vocab);
-    const bool penalised = sampling.repetition_penalty != 0 && sampling.repetition_penalty != 1;
-    if (sampling.temperature <= 0 && !penalised && !sampling.keep_logits &&
+    if (sampling.temperature <= 0 && !QueuedStep::has_penalty(sampling) && !sampling.keep_logits &&
         sampling.top_logprobs < 0) {
       Sampled result;
       result.token = next;
@@ -359,8 +421,31 @@ struct Backend::Impl {
     return sample(row, sampling, scratch);
   }
 
+  QueuedStep& newest() { return queue[(first + in_flight - 1) % 2]; }
+
+  std::vector<Sampled> compute(QueuedStep& step) {
+    step.resolve(given);
+    given.assign(step.sampling.size(), 0);
+    const Batch& batch = step.batch;
+    for (size_t group = 0; group < step.uses.size(); ++group) {
+      if (!step.uses[group].attended) continue;
+      for (size_t s = 0; s < batch.kv_len.size(); ++s) {
+        history.step(batch, group, s, step.uses[group]);
+      }
+    }
+    std::vector<Sampled> results;
+    results.reserve(step.sampling.size());
+    for (size_t i = 0; i < step.sampling.size(); ++i) {
+      const auto row = static_cast<size_t>(batch.logit_rows[i]);
+      results.push_back(
+          next_of(batch.tokens[row], led_to(batch, row, step.uses), step.vocab, step.sampling[i]));
+      given[i] = results.back().token;
+    }
+    return results;
+  }
+
   // What LLORCH_FAKE_* asks of this step, in place of a device's time.
-  void wait_as_told() {
+  void wait_as_told(uint64_t step_number) {
     if (knobs.gate && std::fgetc(knobs.gate.get()) == EOF) {
       throw Error(ErrorCode::kDevice, "[fake] the gate cannot be read");
     }
@@ -423,34 +508,58 @@ void Backend::create_kv(const KvSpec& spec, std::span<const int32_t> blocks) {
 
 void Backend::copy_block(size_t group, int32_t from, int32_t to) {
   shapes::copy_block(group, from, to, impl_->kv);
-  impl_->history.copy(group, from, to);
+  if (impl_->in_flight > 0) {
+    impl_->newest().copies.push_back({group, from, to});
+  } else {
+    impl_->history.copy(group, from, to);
+  }
 }
 
 void Backend::submit(const Forward& f, const Batch& batch, std::span<const Sampling> sampling) {
   shapes::batch(batch, impl_->kv);
   shapes::sampling(batch, sampling);
+  CHECK(impl_->in_flight < 2);
+  const size_t wanted_before =
+      impl_->in_flight > 0 ? impl_->newest().sampling.size() : impl_->given.size();
+  if (static_cast<size_t>(batch.rows_before) > wanted_before) {
+    throw Error(ErrorCode::kInternal, "[submit] rows of the step before; got " +
+                                          std::to_string(batch.rows_before) + ", it wanted " +
+                                          std::to_string(wanted_before));
+  }
   Ops::Step step{.batch = batch, .kv = impl_->kv};
   const Shape shape = impl_->run(f, &step);
-  for (size_t group = 0; group < step.uses.size(); ++group) {
-    if (!step.uses[group].attended) continue;
-    for (size_t s = 0; s < batch.kv_len.size(); ++s) {
-      impl_->history.step(batch, group, s, step.uses[group]);
-    }
-  }
-  ++impl_->step_number;
-  if (impl_->step_number == impl_->knobs.oom_at_step) throw std::bad_alloc();
-  impl_->results.clear();
-  for (size_t i = 0; i < sampling.size(); ++i) {
-    const auto row = static_cast<size_t>(batch.logit_rows[i]);
-    const uint64_t led_to = impl_->led_to(batch, row, step.uses);
-    impl_->results.push_back(impl_->next_of(batch.tokens[row], led_to, shape.cols, sampling[i]));
-  }
+  if (++impl_->step_number == impl_->knobs.oom_at_step) throw std::bad_alloc();
+  if (impl_->in_flight == 0) impl_->first = 0;
+  QueuedStep& queued = impl_->queue[(impl_->first + impl_->in_flight) % 2];
+  queued.take(batch, sampling);
+  queued.number = impl_->step_number;
+  queued.uses = std::move(step.uses);
+  queued.vocab = shape.cols;
+  ++impl_->in_flight;
 }
 
 std::vector<Sampled> Backend::collect() {
-  impl_->wait_as_told();
+  if (impl_->in_flight == 0) return {};
+  QueuedStep& step = impl_->queue[impl_->first];
+  impl_->first = 1 - impl_->first;
+  --impl_->in_flight;
+  const bool has_base = !std::exchange(impl_->after_failure, false);
+  impl_->after_failure = impl_->in_flight > 0;  // until this one is computed
+  impl_->wait_as_told(step.number);
   impl_->joules_of_steps += impl_->knobs.step_joules;
-  return std::exchange(impl_->results, {});
+  const auto make_copies = [&] {
+    for (const auto& [group, from, to] : step.copies) impl_->history.copy(group, from, to);
+  };
+  try {
+    std::vector<Sampled> results(has_base ? 0 : step.sampling.size());
+    if (has_base) results = impl_->compute(step);
+    impl_->after_failure = false;
+    make_copies();
+    return results;
+  } catch (const std::bad_alloc&) {
+    make_copies();
+    throw;
+  }
 }
 
 void Backend::record(const Forward&) {}
@@ -459,6 +568,18 @@ uint64_t Backend::weight_bytes() const { return impl_->weight_bytes; }
 
 std::optional<double> Backend::energy_j() const { return impl_->energy_j(); }
 
-const BackendInfo kBackendInfo = {.name = "fake", .device_flag = nullptr, .computes = false};
+namespace {
+
+int steps_in_flight() {
+  const char* text = std::getenv("LLORCH_FAKE_STEPS_IN_FLIGHT");
+  return text != nullptr && std::string_view(text) == "2" ? 2 : 1;
+}
+
+}  // namespace
+
+const BackendInfo kBackendInfo = {.name = "fake",
+                                  .device_flag = nullptr,
+                                  .computes = false,
+                                  .steps_in_flight = steps_in_flight()};
 
 }  // namespace llorch

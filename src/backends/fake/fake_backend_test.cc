@@ -135,6 +135,46 @@ TEST_F(Fake, CopiesABlockWithItsHistory) {
   EXPECT_EQ(step(backend, net, {{30}, 3, {0, 1}})[0].token, 31);
 }
 
+TEST_F(Fake, TakesTheNextStepBeforeItHasGivenTheOneBefore) {
+  const Sampling sampling{.temperature = 0};
+  backend.submit(net.forward(), Rows({5, 6}, 0, {3, 1}).batch(), {&sampling, 1});
+  {
+    Rows rows({-1}, 2, {3, 1});
+    Batch batch = rows.batch();
+    batch.rows_before = 1;
+    backend.submit(net.forward(), batch, {&sampling, 1});
+    std::fill(rows.tokens.begin(), rows.tokens.end(), 40);  // it has been copied
+  }
+  EXPECT_EQ(backend.collect()[0].token, 7);
+  EXPECT_EQ(backend.collect()[0].token, 8);
+  EXPECT_TRUE(backend.collect().empty());
+  EXPECT_EQ(step(backend, net, {{8}, 3, {3, 1}})[0].token, 9);
+}
+
+TEST_F(Fake, DoesWhatItIsAskedForInOrder) {
+  const Sampling sampling{.temperature = 0};
+  step(backend, net, {{1, 2, 3, 4}, 0, {0, 1}});
+  // Another sequence takes the blocks while the first one's last step is in flight.
+  backend.submit(net.forward(), Rows({5}, 4, {0, 1, 2}).batch(), {&sampling, 1});
+  backend.copy_block(0, 1, 5);
+  backend.submit(net.forward(), Rows({30, 31, 32}, 0, {1, 0}).batch(), {&sampling, 1});
+  EXPECT_EQ(backend.collect()[0].token, 6);
+  EXPECT_EQ(backend.collect()[0].token, 33);
+  expect_refused(backend, net, {{5}, 4, {0, 5, 2}}, "holds position 2");
+  step(backend, net, {{1, 2}, 0, {0}});
+  EXPECT_EQ(step(backend, net, {{7}, 4, {0, 5, 3}})[0].token, 8);
+}
+
+TEST_F(Fake, RefusesATokenOfNoRow) {
+  Rows rows({-2}, 0, {0});
+  Batch batch = rows.batch();
+  const Sampling sampling{.temperature = 0};
+  batch.rows_before = 1;
+  EXPECT_THROW(backend.submit(net.forward(), batch, {&sampling, 1}), Error);
+  step(backend, net, {{1}, 0, {0}});
+  EXPECT_THROW(backend.submit(net.forward(), batch, {&sampling, 1}), Error);
+}
+
 // Two kv groups, the second with a window of 3 and longrope.
 struct TwoGroups {
   explicit TwoGroups(Backend& b) : backend(b), net(b) {
