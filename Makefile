@@ -39,7 +39,7 @@ ci-extra:
 	@tools/ci_extra
 
 format:
-	git ls-files '*.cc' '*.h' | xargs clang-format -i
+	git ls-files '*.cc' '*.cu' '*.h' | xargs clang-format -i
 
 clean:
 	rm -rf build

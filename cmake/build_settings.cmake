@@ -38,11 +38,10 @@ endif()
 option(LLORCH_STATIC "Link the worker fully static" ${static_default})
 
 # One answer: a * b + c is fused where a kernel says so, never where a compiler likes.
-add_compile_options(-Wall -Wextra -Wconversion -Werror -ffp-contract=off
-                    -ffunction-sections -fdata-sections)
+add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wconversion;-Werror;-ffp-contract=off;-ffunction-sections;-fdata-sections>")
 add_link_options(-Wl,--gc-sections)
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
   # g++ 12 reports these inside its own headers at -O2 (GCC bugs 105329, 105651).
-  add_compile_options(-Wno-restrict)
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
 endif()
 find_package(Threads REQUIRED)
