@@ -2,6 +2,7 @@
 // decode of one and of several sequences together. Knows no engine and no text.
 //
 //   model_bench --model FILE [--prefill 512,4096] [--sequences 1,2,4,8,16] [--json FILE]
+//   model_bench --random q4_k --shape llama-3.1-8b     of random weights, without a file
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
@@ -11,6 +12,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -20,6 +23,8 @@
 #include "model/open_model.h"
 #include "model_flags.h"
 #include "ops/backend.h"
+#include "random_checkpoint.h"
+#include "random_shape.h"
 
 namespace llorch {
 namespace {
@@ -31,9 +36,11 @@ constexpr int kBlockTokens = 16;
 
 struct Options {
   bench::ModelFlags model;
+  std::string random;  // what random weights are stored as; empty: those of a model
+  bench::RandomShape shape;
   std::string json_file;
   std::vector<int> prefill = {512}, sequences = {1, 2, 4, 8, 16};
-  int depth = 0, tokens = 32, step_tokens = 512, repeats = 3;
+  int device = 0, depth = 0, tokens = 32, step_tokens = 512, repeats = 3;
 };
 
 double seconds_since(Clock::time_point start) {
@@ -135,6 +142,7 @@ Json prefill_case(Sequences& sequences, int tokens, const Options& o) {
 
 Json decode_case(Sequences& sequences, int count, const Options& o) {
   std::vector<double> rates(static_cast<size_t>(o.repeats));
+  sequences.step(count, o.depth, 1);  // the first of so many rows may be prepared for
   for (double& rate : rates) {
     double sum = 0;
     for (int token = 0; token < o.tokens; ++token) sum += sequences.step(count, o.depth + token, 1);
@@ -145,11 +153,16 @@ Json decode_case(Sequences& sequences, int count, const Options& o) {
 }
 
 Json run(const Options& o) {
+  std::optional<bench::RandomCheckpoint> random;
+  if (!o.random.empty()) random.emplace(o.shape, *dtype_named(o.random));
   const auto start = Clock::now();
-  Backend backend({.threads = o.model.threads});
-  const Checkpoint checkpoint = open_model(o.model.model);
+  Backend backend({.device_index = o.device, .threads = o.model.threads});
+  std::optional<Checkpoint> opened;
+  if (!random) opened.emplace(open_model(o.model.model));
+  const Checkpoint& checkpoint = random ? random->checkpoint() : *opened;
   const Model model = Model::load(checkpoint, backend, o.model.load_options());
-  Json out = {{"model", o.model.model},
+  const std::string model_name = random ? "random " + o.random : o.model.model;
+  Json out = {{"model", model_name},
               {"device", backend.device().name},
               {"dtype", name(model.dtype())},
               {"quantize", o.model.quantize},
@@ -157,7 +170,7 @@ Json run(const Options& o) {
               {"weight_bytes", backend.weight_bytes()},
               {"prefill", Json::array()},
               {"decode", Json::array()}};
-  std::printf("%s, %s: %.2f GB of weights, loaded in %.2f s\n", o.model.model.c_str(),
+  std::printf("%s, %s: %.2f GB of weights, loaded in %.2f s\n", model_name.c_str(),
               backend.device().name.c_str(), static_cast<double>(backend.weight_bytes()) / 1e9,
               out["load_seconds"].get<double>());
 
@@ -190,6 +203,14 @@ int main_with(int argc, char** argv) {
     app.add_option(flag, values, help)->delimiter(',')->check(CLI::PositiveNumber);
   };
   o.model.add_to(app);
+  CLI::Option* const file = app.get_option("--model")->required(false);
+  const bench::ShapeFlags shape(app);
+  CLI::Option* const random =
+      app.add_option("--random", o.random, "weights of --shape, as a file would store them so")
+          ->check(CLI::IsMember(
+              {"f32", "bf16", "f16", "q8_0", "q6_k", "q5_k", "q4_k", "q4_0", "iq4_nl"}))
+          ->excludes(file);
+  app.add_option("--device", o.device, "which, where there are several");
   numbers("--prefill", o.prefill, "lengths of prompts");
   numbers("--sequences", o.sequences, "how many decode together");
   app.add_option("--depth", o.depth, "tokens before those that are decoded");
@@ -202,6 +223,8 @@ int main_with(int argc, char** argv) {
   app.add_flag("--no-prefill", no_prefill);
   app.add_flag("--no-decode", no_decode);
   CLI11_PARSE(app, argc, argv);
+  if (file->empty() && random->empty()) throw std::runtime_error("--model or --random is needed");
+  o.shape = shape.shape();
   if (no_prefill) o.prefill.clear();
   if (no_decode) o.sequences.clear();
   const Json figures = run(o);

@@ -1,112 +1,33 @@
 // Writes a llama of random weights, for benchmarks: speed and memory do not depend on what it says.
 //
-//   random_model build/models/1b               a folder with config.json, tokenizer.json, weights
-//   random_model build/models/1b.gguf          one GGUF file, which llama.cpp serves too
+//   random_model build/models/1b                       a folder: config.json, tokenizer.json,
+//   weights random_model build/models/1b.gguf                  one GGUF file, which llama.cpp
+//   serves too random_model build/models/8b --shape llama-3.1-8b
 //
 // The default shape is TinyLlama-1.1B's. Every token's text is one character of its own
 // (load/words.h). The same arguments give the same bytes.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "load/words.h"
+#include "random_shape.h"
 
 namespace llorch::bench {
 namespace {
 
-struct Shape {
-  int layers = 22, hidden = 2048, ffn = 5632, heads = 32, kv_heads = 4, vocab = 32000,
-      context = 32768;
+struct Shape : RandomShape {
   std::string dtype = "bf16";
   uint64_t seed = 1;
-
-  int head_dim() const { return hidden / heads; }
-};
-
-// One-dimensional ones are norms: f32 ones in a GGUF file, as llama.cpp wants them, and all ones.
-struct TensorSpec {
-  std::string name;
-  std::vector<uint64_t> dims;  // outermost first
-
-  bool norm() const { return dims.size() == 1; }
-  uint64_t count() const {
-    uint64_t n = 1;
-    for (const uint64_t dim : dims) n *= dim;
-    return n;
-  }
-};
-
-struct Names {
-  const char *layer, *embed, *final_norm, *head, *attn_norm, *q, *k, *v, *o, *mlp_norm, *gate, *up,
-      *down;
-};
-constexpr Names kTransformers{
-    "model.layers.",    "model.embed_tokens",       "model.norm",       "lm_head",
-    "input_layernorm",  "self_attn.q_proj",         "self_attn.k_proj", "self_attn.v_proj",
-    "self_attn.o_proj", "post_attention_layernorm", "mlp.gate_proj",    "mlp.up_proj",
-    "mlp.down_proj"};
-constexpr Names kGguf{"blk.",     "token_embd", "output_norm", "output",      "attn_norm",
-                      "attn_q",   "attn_k",     "attn_v",      "attn_output", "ffn_norm",
-                      "ffn_gate", "ffn_up",     "ffn_down"};
-
-std::vector<TensorSpec> tensors(const Shape& shape, const Names& names) {
-  std::vector<TensorSpec> all;
-  const auto add = [&](const std::string& name, int rows, int cols) {
-    std::vector<uint64_t> dims = {static_cast<uint64_t>(cols)};
-    if (rows > 0) dims.insert(dims.begin(), static_cast<uint64_t>(rows));
-    all.push_back({name + ".weight", dims});
-  };
-  const int hidden = shape.hidden, kv = shape.kv_heads * shape.head_dim();
-  add(names.embed, shape.vocab, hidden);
-  for (int i = 0; i < shape.layers; ++i) {
-    const std::string layer = names.layer + std::to_string(i) + ".";
-    add(layer + names.attn_norm, 0, hidden);
-    add(layer + names.q, hidden, hidden);
-    add(layer + names.k, kv, hidden);
-    add(layer + names.v, kv, hidden);
-    add(layer + names.o, hidden, hidden);
-    add(layer + names.mlp_norm, 0, hidden);
-    add(layer + names.gate, shape.ffn, hidden);
-    add(layer + names.up, shape.ffn, hidden);
-    add(layer + names.down, hidden, shape.ffn);
-  }
-  add(names.final_norm, 0, hidden);
-  add(names.head, shape.vocab, hidden);
-  return all;
-}
-
-// Numbers of a tensor, made as they are written: uniform with the usual deviation of 0.02.
-class Numbers {
- public:
-  Numbers(uint64_t seed, uint64_t tensor) : state_(seed * 1'000'003 + tensor) {}
-
-  float next() {
-    if (left_ == 0) {
-      word_ = draw();
-      left_ = 4;
-    }
-    const auto part = static_cast<int16_t>(word_ & 0xFFFF);
-    word_ >>= 16;
-    --left_;
-    return static_cast<float>(part) * (0.0346F / 32768);
-  }
-
- private:
-  uint64_t draw() {  // splitmix64
-    uint64_t z = (state_ += 0x9E3779B97F4A7C15);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EB;
-    return z ^ (z >> 31);
-  }
-
-  uint64_t state_, word_ = 0;
-  int left_ = 0;
 };
 
 class Output {
@@ -125,21 +46,20 @@ class Output {
   }
   void align(uint64_t to) { bytes(std::string((to - size_ % to) % to, '\0')); }
 
-  // A piece at a time, so that the memory does not grow with the tensor.
-  void tensor(uint64_t count, size_t element_bytes, Numbers* numbers) {
-    constexpr uint64_t kPiece = 1 << 18;
-    std::string piece;
-    for (uint64_t done = 0; done < count; done += kPiece) {
-      const uint64_t here = std::min(kPiece, count - done);
-      piece.resize(here * element_bytes);
-      for (uint64_t i = 0; i < here; ++i) {
-        const float value = numbers ? numbers->next() : 1.0F;
-        char bits[4];
-        std::memcpy(bits, &value, 4);
-        // bf16 is the upper half of f32.
-        std::memcpy(&piece[i * element_bytes], bits + 4 - element_bytes, element_bytes);
+  // As many pieces at a time as there are threads to make them, so that the memory does not grow
+  // with the tensor. `seed` null: all ones.
+  void tensor(uint64_t index, uint64_t count, size_t element_bytes, const uint64_t* seed) {
+    constexpr uint64_t kPiece = 1 << 20;
+    const uint64_t threads = std::max(1U, std::thread::hardware_concurrency());
+    std::vector<std::future<std::string>> pieces;
+    for (uint64_t done = 0; done < count;) {
+      for (; pieces.size() < threads && done < count; done += kPiece) {
+        const uint64_t here = std::min(kPiece, count - done);
+        pieces.push_back(std::async(here < kPiece ? std::launch::deferred : std::launch::async,
+                                    piece, index, done, here, element_bytes, seed));
       }
-      bytes(piece);
+      for (auto& made : pieces) bytes(made.get());
+      pieces.clear();
     }
   }
   void close() {
@@ -148,6 +68,19 @@ class Output {
   }
 
  private:
+  static std::string piece(uint64_t index, uint64_t first, uint64_t count, size_t element_bytes,
+                           const uint64_t* seed) {
+    std::vector<float> values(count, 1.0F);
+    if (seed) random_values(*seed, index, first, count, values.data());
+    std::string data(count * element_bytes, '\0');
+    // bf16 is the upper half of f32.
+    for (uint64_t i = 0; i < count; ++i) {
+      std::memcpy(&data[i * element_bytes],
+                  reinterpret_cast<const char*>(&values[i]) + 4 - element_bytes, element_bytes);
+    }
+    return data;
+  }
+
   std::string path_;
   std::ofstream file_;
   uint64_t size_ = 0;
@@ -156,7 +89,7 @@ class Output {
 void write_safetensors(const Shape& shape, const std::string& path) {
   const bool f32 = shape.dtype == "f32";
   const size_t element = f32 ? 4 : 2;
-  const std::vector<TensorSpec> all = tensors(shape, kTransformers);
+  const std::vector<TensorSpec> all = tensors_of(shape, Naming::kTransformers);
   std::string header = "{";
   uint64_t offset = 0;
   for (const TensorSpec& t : all) {
@@ -174,26 +107,14 @@ void write_safetensors(const Shape& shape, const std::string& path) {
   out.number<uint64_t>(header.size());
   out.bytes(header);
   for (size_t i = 0; i < all.size(); ++i) {
-    Numbers numbers(shape.seed, i);
-    out.tensor(all[i].count(), element, all[i].norm() ? nullptr : &numbers);
+    out.tensor(i, all[i].count(), element, all[i].norm() ? nullptr : &shape.seed);
   }
   out.close();
 }
 
 void write_config(const Shape& shape, const std::string& path) {
-  const auto field = [](const char* name, int value) {
-    return std::string("  \"") + name + "\": " + std::to_string(value) + ",\n";
-  };
   Output out(path);
-  out.bytes("{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n" +
-            field("vocab_size", shape.vocab) + field("hidden_size", shape.hidden) +
-            field("intermediate_size", shape.ffn) + field("num_hidden_layers", shape.layers) +
-            field("num_attention_heads", shape.heads) +
-            field("num_key_value_heads", shape.kv_heads) + field("head_dim", shape.head_dim()) +
-            field("max_position_embeddings", shape.context) +
-            "  \"hidden_act\": \"silu\",\n  \"rms_norm_eps\": 1e-05,\n  \"rope_theta\": 10000.0,\n"
-            "  \"tie_word_embeddings\": false,\n  \"torch_dtype\": \"" +
-            (shape.dtype == "f32" ? "float32" : "bfloat16") + "\"\n}\n");
+  out.bytes(config_text(shape, shape.dtype == "f32" ? "float32" : "bfloat16"));
   out.close();
 }
 
@@ -290,7 +211,7 @@ void write_gguf(const Shape& shape, const std::string& path) {
   constexpr uint32_t kF32 = 0, kBf16 = 30;
   constexpr uint64_t kAlignment = 32;
   const bool f32 = shape.dtype == "f32";
-  const std::vector<TensorSpec> all = tensors(shape, kGguf);
+  const std::vector<TensorSpec> all = tensors_of(shape, Naming::kGguf);
   const GgufKeys keys = gguf_keys(shape);
   GgufKeys infos;
   uint64_t offset = 0;
@@ -312,20 +233,11 @@ void write_gguf(const Shape& shape, const std::string& path) {
   out.bytes(infos.data());
   for (size_t i = 0; i < all.size(); ++i) {
     out.align(kAlignment);
-    Numbers numbers(shape.seed, i);
-    out.tensor(all[i].count(), f32 || all[i].norm() ? 4 : 2, all[i].norm() ? nullptr : &numbers);
+    const bool norm = all[i].norm();
+    out.tensor(i, all[i].count(), f32 || norm ? 4 : 2, norm ? nullptr : &shape.seed);
   }
   out.align(kAlignment);
   out.close();
-}
-
-void check(const Shape& shape) {
-  if (shape.hidden % shape.heads != 0 || shape.heads % shape.kv_heads != 0) {
-    throw std::runtime_error("the heads must divide hidden, and the kv heads the heads");
-  }
-  if (shape.vocab > kWords) {
-    throw std::runtime_error("--vocab: at most " + std::to_string(kWords));
-  }
 }
 
 int run(int argc, char** argv) {
@@ -334,20 +246,11 @@ int run(int argc, char** argv) {
   CLI::App app("Writes a llama of random weights; every token's text is one character");
   app.option_defaults()->always_capture_default();
   app.add_option("path", path, "a folder to make, or a file if it ends in .gguf")->required();
-  const auto size = [&](const char* flag, int& value) {
-    app.add_option(flag, value)->check(CLI::PositiveNumber);
-  };
-  size("--layers", shape.layers);
-  size("--hidden", shape.hidden);
-  size("--ffn", shape.ffn);
-  size("--heads", shape.heads);
-  size("--kv-heads", shape.kv_heads);
-  size("--vocab", shape.vocab);
-  size("--context", shape.context);
+  const ShapeFlags sizes(app);
   app.add_option("--dtype", shape.dtype)->check(CLI::IsMember({"bf16", "f32"}));
   app.add_option("--seed", shape.seed);
   CLI11_PARSE(app, argc, argv);
-  check(shape);
+  static_cast<RandomShape&>(shape) = sizes.shape();
 
   const std::filesystem::path place(path);
   if (place.extension() == ".gguf") {
