@@ -36,7 +36,7 @@ struct EngineOptions {
   // None: what max_batch full contexts need, but at most kv_percent of what is free.
   std::optional<uint64_t> kv_bytes = std::nullopt;
   std::optional<uint64_t> free_bytes = std::nullopt;  // none: the device is asked
-  int kv_percent = 25;
+  int kv_percent = kBackendInfo.kv_percent;
   std::chrono::milliseconds stall_timeout{60'000};
   size_t stream_events = 1024;  // how far a reader may fall behind
   // How long an answer that ended well is kept for repeats, if all of them fit the bytes.

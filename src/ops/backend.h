@@ -265,6 +265,7 @@ struct BackendInfo {
   // 2: submit() does not compute, so that the next step may be submitted before a collect().
   int steps_in_flight = 1;
   int step_tokens = 512;  // rows of a step that fill the device
+  int kv_percent = 25;    // of its free memory, the most that kv blocks take unless told otherwise
 };
 extern const BackendInfo kBackendInfo;
 

@@ -315,6 +315,7 @@ const BackendInfo kBackendInfo = {.name = "cuda",
                                   .beside_quantised = DType::kBF16,
                                   .f8 = true,
                                   .steps_in_flight = 2,
-                                  .step_tokens = 2048};
+                                  .step_tokens = 2048,
+                                  .kv_percent = 85};
 
 }  // namespace llorch
