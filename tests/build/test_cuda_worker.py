@@ -4,6 +4,7 @@ is no GPU."""
 import json
 import os
 import pathlib
+import re
 import subprocess
 
 import pytest
@@ -42,9 +43,13 @@ def test_it_is_stripped_and_small():
     assert os.path.getsize(WORKER) <= MAX_BYTES
 
 
-def test_it_holds_code_for_every_architecture():
-    data = pathlib.Path(WORKER).read_bytes()
-    assert b".target sm_90" in data or b"compute_90" in data or b"sm_90" in data
+def test_every_kernel_is_compiled_for_every_architecture():
+    commands = json.loads((pathlib.Path(os.environ["LLORCH_BUILD_DIR"]) / "compile_commands.json").read_text())
+    kernels = [entry["command"] for entry in commands if entry["file"].endswith(".cu")]
+    assert len(kernels) >= 10
+    for command in kernels:
+        for code in ("sm_80", "sm_86", "sm_89", "sm_90", "compute_90"):
+            assert re.search(r"code=[^ ]*" + code, command), (code, command)
 
 
 @pytest.mark.parametrize("flag", ["--help", "--version"])
