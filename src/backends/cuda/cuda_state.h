@@ -53,19 +53,11 @@ struct Handle<WeightTag>::Impl {
   ~Impl() { *held_bytes -= packed.bytes(); }
 };
 
-inline shapes::NamedShape named(const Weight& weight) {
-  CHECK(weight.impl != nullptr);
-  return {weight.shape, weight.impl->name};
-}
-inline shapes::NamedShape named(const Weight* weight) {
-  return weight ? named(*weight) : shapes::NamedShape{};
-}
-inline shapes::NamedNorm named(const Norm& norm) {
-  return {norm.kind, named(norm.gain), named(norm.bias)};
-}
-inline shapes::NamedNorm named(const Norm* norm) {
-  return norm ? named(*norm) : shapes::NamedNorm{};
-}
+}  // namespace llorch
+
+#include "backends/common/named.h"  // once a weight has a name
+
+namespace llorch {
 
 namespace cuda {
 
